@@ -1,0 +1,274 @@
+//! Buffers in their compressed form.
+//!
+//! Format: each buffer is its plain length as i64 LE, then the compressed bytes; a length of -1 says
+//! that plain bytes follow. <https://arrow.apache.org/docs/format/Columnar.html#compression>
+
+use std::io::{Read, Write};
+
+use arrow_buffer::Buffer;
+use arrow_ipc::CompressionType;
+use bytes::Bytes;
+use ck_core::{Error, ErrorKind, Result};
+use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
+
+use crate::compression::Codec;
+use crate::message::damaged;
+
+/// What stands before the bytes of a buffer that is stored plain.
+const PLAIN: i64 = -1;
+const PLAIN_PREFIX: [u8; PREFIX] = PLAIN.to_le_bytes();
+
+const PREFIX: usize = size_of::<i64>();
+
+/// Buffers from this size on are first tried on samples: many, random keys and floats above all, do
+/// not shrink, and finding that out by compressing all of them takes most of the time of a put.
+const SAMPLED: usize = 256 * 1024;
+const SAMPLE: usize = 16 * 1024;
+
+/// A claimed length beyond this multiple of the compressed bytes is not believed in advance.
+const CREDIBLE_RATIO: usize = 64;
+
+impl Codec {
+    pub(crate) fn ipc(self) -> Option<CompressionType> {
+        match self {
+            Self::None => None,
+            Self::Lz4 => Some(CompressionType::LZ4_FRAME),
+            Self::Zstd(_) => Some(CompressionType::ZSTD),
+        }
+    }
+}
+
+/// Compresses buffers, with its tables kept from one to the next.
+pub(crate) struct Compressor {
+    codec: Codec,
+    zstd: Option<zstd::bulk::Compressor<'static>>,
+}
+
+impl Compressor {
+    pub(crate) fn new(codec: Codec) -> Result<Self> {
+        let zstd = match codec {
+            Codec::Zstd(level) => Some(zstd::bulk::Compressor::new(level).map_err(failed)?),
+            _ => None,
+        };
+        Ok(Self { codec, zstd })
+    }
+
+    /// The buffer as it is stored: one or two pieces. An empty buffer stays empty.
+    pub(crate) fn compress(&mut self, buffer: &Buffer) -> Result<Vec<Bytes>> {
+        if buffer.is_empty() {
+            return Ok(vec![]);
+        }
+        if buffer.len() < SAMPLED || self.shrinks(buffer)? {
+            let compressed = self.frame(buffer)?;
+            if compressed.len() < PREFIX + buffer.len() {
+                return Ok(vec![Bytes::from(compressed)]);
+            }
+        }
+        Ok(vec![Bytes::from_static(&PLAIN_PREFIX), bytes_of(buffer.clone())])
+    }
+
+    /// Whether samples from the start, the middle and the end get smaller by at least 3 %.
+    fn shrinks(&mut self, buffer: &[u8]) -> Result<bool> {
+        let middle = buffer.len() / 2;
+        let starts = [0, middle - middle % 64, buffer.len() - SAMPLE];
+        let mut bytes = 0;
+        for start in starts {
+            bytes += self.frame(&buffer[start..start + SAMPLE])?.len();
+        }
+        Ok(bytes < starts.len() * SAMPLE / 100 * 97)
+    }
+
+    /// The plain length and the compressed bytes.
+    fn frame(&mut self, plain: &[u8]) -> Result<Vec<u8>> {
+        let bound = match self.codec {
+            Codec::Zstd(_) => zstd::zstd_safe::compress_bound(plain.len()),
+            _ => lz4_flex::block::get_maximum_output_size(plain.len()) + 64,
+        };
+        let mut out = Vec::with_capacity(PREFIX + bound);
+        out.extend_from_slice(&(plain.len() as u64).to_le_bytes());
+        match (&mut self.zstd, self.codec) {
+            (Some(zstd), _) => {
+                out.resize(PREFIX + bound, 0);
+                let written = zstd.compress_to_buffer(plain, &mut out[PREFIX..]).map_err(failed)?;
+                out.truncate(PREFIX + written);
+            }
+            _ => {
+                let info = FrameInfo::new()
+                    .block_size(BlockSize::Max4MB)
+                    .block_mode(BlockMode::Independent);
+                let mut encoder = FrameEncoder::with_frame_info(info, &mut out);
+                encoder.write_all(plain).map_err(failed)?;
+                encoder.finish().map_err(|error| failed(error.into()))?;
+            }
+        }
+        out.shrink_to_fit();
+        Ok(out)
+    }
+}
+
+impl std::fmt::Debug for Compressor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Compressor({:?})", self.codec)
+    }
+}
+
+/// What a stored buffer says of itself.
+pub(crate) enum Stored<'a> {
+    Plain(&'a [u8]),
+    Compressed { plain_len: usize, bytes: &'a [u8] },
+}
+
+impl<'a> Stored<'a> {
+    pub(crate) fn of(bytes: &'a [u8]) -> Result<Self> {
+        if bytes.is_empty() {
+            return Ok(Self::Plain(bytes));
+        }
+        let (prefix, bytes) = bytes
+            .split_first_chunk()
+            .ok_or_else(|| damaged("a compressed buffer is shorter than its own prefix"))?;
+        match i64::from_le_bytes(*prefix) {
+            PLAIN => Ok(Self::Plain(bytes)),
+            len => match usize::try_from(len) {
+                Ok(plain_len) => Ok(Self::Compressed { plain_len, bytes }),
+                Err(_) => Err(damaged("a compressed buffer claims a negative length").with("length", len)),
+            },
+        }
+    }
+}
+
+/// Decompresses buffers, with its tables kept from one to the next.
+pub(crate) struct Decompressor {
+    codec: CompressionType,
+    zstd: Option<zstd::bulk::Decompressor<'static>>,
+}
+
+impl Decompressor {
+    pub(crate) fn new(codec: CompressionType) -> Result<Self> {
+        let zstd = match codec {
+            CompressionType::LZ4_FRAME => None,
+            CompressionType::ZSTD => Some(zstd::bulk::Decompressor::new().map_err(failed)?),
+            other => {
+                return Err(Error::new(ErrorKind::Unsupported, "unknown compression in an Arrow batch")
+                    .with("codec", other.0));
+            }
+        };
+        Ok(Self { codec, zstd })
+    }
+
+    /// Whether memory for `plain_len` bytes may be taken before they have been seen.
+    pub(crate) fn is_credible(plain_len: usize, compressed: &[u8]) -> bool {
+        plain_len / CREDIBLE_RATIO <= compressed.len() || plain_len <= 1 << 20
+    }
+
+    /// Decompresses into memory of exactly the plain length.
+    pub(crate) fn decompress_into(&mut self, compressed: &[u8], plain: &mut [u8]) -> Result<()> {
+        let written = match &mut self.zstd {
+            Some(zstd) => zstd.decompress_to_buffer(compressed, plain).map_err(damaged_frame)?,
+            None => {
+                let mut decoder = FrameDecoder::new(compressed);
+                decoder.read_exact(plain).map_err(damaged_frame)?;
+                plain.len() + decoder.read(&mut [0]).map_err(damaged_frame)?
+            }
+        };
+        if written == plain.len() {
+            return Ok(());
+        }
+        Err(damaged("a compressed buffer does not have the length it claims").with("length", plain.len()))
+    }
+
+    /// Decompresses into memory that grows as bytes arrive, for claims that are not credible.
+    pub(crate) fn decompress_growing(&mut self, compressed: &[u8], plain_len: usize) -> Result<Vec<u8>> {
+        let mut plain = Vec::new();
+        let limit = plain_len as u64 + 1;
+        match self.codec {
+            CompressionType::ZSTD => {
+                let decoder = zstd::stream::read::Decoder::with_buffer(compressed).map_err(damaged_frame)?;
+                decoder.take(limit).read_to_end(&mut plain).map_err(damaged_frame)?;
+            }
+            _ => {
+                FrameDecoder::new(compressed).take(limit).read_to_end(&mut plain).map_err(damaged_frame)?;
+            }
+        }
+        if plain.len() == plain_len {
+            return Ok(plain);
+        }
+        Err(damaged("a compressed buffer does not have the length it claims").with("length", plain_len))
+    }
+}
+
+/// The bytes of an Arrow buffer, shared.
+pub(crate) fn bytes_of(buffer: Buffer) -> Bytes {
+    if buffer.is_empty() { Bytes::new() } else { Bytes::from_owner(buffer) }
+}
+
+fn failed(error: std::io::Error) -> Error {
+    Error::new(ErrorKind::Permanent, "a column buffer cannot be compressed").with_source(error)
+}
+
+fn damaged_frame(error: std::io::Error) -> Error {
+    damaged("a compressed buffer cannot be decompressed").with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round_trip(codec: Codec, plain: &[u8]) -> (usize, Vec<u8>) {
+        let pieces = Compressor::new(codec).unwrap().compress(&Buffer::from(plain)).unwrap();
+        let stored = pieces.concat();
+        let plain_again = match Stored::of(&stored).unwrap() {
+            Stored::Plain(bytes) => bytes.to_vec(),
+            Stored::Compressed { plain_len, bytes } => {
+                let mut decompressor = Decompressor::new(codec.ipc().unwrap()).unwrap();
+                let mut out = vec![0; plain_len];
+                decompressor.decompress_into(bytes, &mut out).unwrap();
+                assert_eq!(decompressor.decompress_growing(bytes, plain_len).unwrap(), out);
+                out
+            }
+        };
+        (stored.len(), plain_again)
+    }
+
+    fn noise(len: usize) -> Vec<u8> {
+        let mut state = 1_u64;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        };
+        std::iter::repeat_with(&mut next).flatten().take(len).collect()
+    }
+
+    #[test]
+    fn buffers_come_back_as_they_were() {
+        for codec in [Codec::Lz4, Codec::Zstd(1), Codec::Zstd(9)] {
+            for plain in [vec![], vec![7], vec![1; 5_000_000], noise(1000), noise(SAMPLED + 5)] {
+                assert_eq!(round_trip(codec, &plain).1, plain);
+            }
+        }
+    }
+
+    #[test]
+    fn noise_is_stored_plain_and_repetition_small() {
+        for codec in [Codec::Lz4, Codec::Zstd(1)] {
+            let plain = noise(SAMPLED);
+            assert_eq!(round_trip(codec, &plain).0, PREFIX + plain.len());
+            assert!(round_trip(codec, &vec![3; SAMPLED]).0 < SAMPLED / 50);
+        }
+    }
+
+    #[test]
+    fn a_wrong_claim_of_length_is_refused() {
+        for codec in [Codec::Lz4, Codec::Zstd(1)] {
+            let stored = Compressor::new(codec).unwrap().compress(&Buffer::from(&[5_u8; 1000][..])).unwrap();
+            let compressed = &stored[0][PREFIX..];
+            let mut decompressor = Decompressor::new(codec.ipc().unwrap()).unwrap();
+            for claim in [0, 999, 1001] {
+                assert!(decompressor.decompress_into(compressed, &mut vec![0; claim]).is_err());
+                assert!(decompressor.decompress_growing(compressed, claim).is_err());
+            }
+            assert!(decompressor.decompress_growing(compressed, 1 << 50).is_err());
+        }
+    }
+}

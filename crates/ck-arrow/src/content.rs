@@ -1,0 +1,440 @@
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef};
+use arrow_select::concat::concat;
+use bytes::Bytes;
+use ck_core::{EntryReader, Error, ErrorKind, Result, offload};
+use ck_frame::Header;
+
+use crate::decode::{Dictionaries, Part};
+use crate::extent::extents;
+use crate::footer::{Footer, TRAILER_LEN, footer_len};
+use crate::hash::{Hashes, xxh3};
+use crate::head::Seal;
+use crate::index::{Block, Index};
+use crate::locate::{Located, locate};
+use crate::message::{ALIGNMENT, DictionaryHead, Message, Span, damaged};
+use crate::output::dictionary_fields;
+use crate::reader::Verification;
+
+/// Work on fewer bytes than this is not worth a hop to another thread.
+const OFFLOAD_BYTES: usize = 256 * 1024;
+
+/// How much of an entry is held at a time while it is hashed as a whole.
+const STEP: u64 = 4 << 20;
+
+/// An open table: everything that its readers share.
+#[derive(Debug)]
+pub(crate) struct Content {
+    entry: Arc<dyn EntryReader>,
+    /// Where the IPC file starts in the entry.
+    start: u64,
+    checksum: Option<u64>,
+    pub(crate) header: Option<Header>,
+    pub(crate) seal: Option<Seal>,
+    pub(crate) schema: SchemaRef,
+    pub(crate) index: Index,
+    verification: Verification,
+    verified: Verified,
+    dictionaries: Mutex<Dictionaries>,
+}
+
+impl Content {
+    pub(crate) async fn open(entry: Arc<dyn EntryReader>, verification: Verification) -> Result<Self> {
+        let Located { entry, start, checksum, seal, header } = locate(entry).await?;
+        let len = entry.len() - start;
+        let source = Source { entry: &*entry, start };
+        let is_foreign = seal.is_none();
+        // Entries of other writers have no hashes of their parts: they are proved as a whole, first.
+        if let Some(checksum) = checksum
+            && (verification == Verification::Full || is_foreign && verification == Verification::OnTouch)
+        {
+            source.check(len, checksum).await?;
+        }
+        let (schema, index) = match seal {
+            Some(seal) => source.sealed(len, seal).await?,
+            None => source.foreign(len).await?,
+        };
+        Ok(Self {
+            verified: Verified::new(&index),
+            entry,
+            start,
+            checksum,
+            header,
+            seal,
+            schema,
+            index,
+            verification: if verification == Verification::OnTouch { verification } else { Verification::Off },
+            dictionaries: Mutex::default(),
+        })
+    }
+
+    fn source(&self) -> Source<'_> {
+        Source { entry: &*self.entry, start: self.start }
+    }
+
+    /// Whether every byte was hashed when the entry was written, and a hash is there to compare with.
+    pub(crate) fn has_checksum(&self) -> bool {
+        self.checksum.is_some()
+    }
+
+    /// Compares the checksum of the whole.
+    pub(crate) async fn check(&self) -> Result<()> {
+        match self.checksum {
+            Some(checksum) => self.source().check(self.entry.len() - self.start, checksum).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The columns `wanted` of a batch.
+    pub(crate) async fn batch(self: &Arc<Self>, place: usize, wanted: &[usize]) -> Result<RecordBatch> {
+        let block = &self.index.batches[place];
+        let message = self.message(place, block).await?;
+        if message.dictionary.is_some() || message.rows != block.rows {
+            return Err(damaged("a batch is not what the index says").with("batch", place));
+        }
+        let fields = self.schema.fields();
+        let dictionaries = self.dictionaries(wanted.iter().map(|column| &*fields[*column])).await?;
+        let number = self.index.dictionaries.len() + place;
+        let rows = usize::try_from(block.rows).map_err(|_| damaged("a batch has more rows than memory can count"))?;
+        let columns = self.columns(number, block, message, fields.clone(), wanted, dictionaries);
+        let columns = columns.await.map_err(|error| error.with("batch", place))?;
+        let schema = if wanted.len() == fields.len() && wanted.is_sorted() {
+            Arc::clone(&self.schema)
+        } else {
+            let fields: Fields = wanted.iter().map(|column| Arc::clone(&fields[*column])).collect();
+            Arc::new(Schema::new_with_metadata(fields, self.schema.metadata().clone()))
+        };
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        RecordBatch::try_new_with_options(schema, columns, &options)
+            .map_err(|error| damaged("a batch does not fit its schema").with("batch", place).with_source(error))
+    }
+
+    /// The message of a block: from the index, or from its place.
+    async fn message(&self, place: usize, block: &Block) -> Result<Message> {
+        let message = if block.inline.is_empty() {
+            let end = block.offset + u64::from(block.metadata_len);
+            let bytes = self.source().read(block.offset..end).await?;
+            if self.seal.is_some() && self.verification == Verification::OnTouch && xxh3(&bytes) != block.metadata_hash {
+                return Err(damaged("the metadata of a batch does not have the hash it was stored with")
+                    .with("batch", place));
+            }
+            Message::parse(&bytes)?
+        } else {
+            Message::parse_flatbuffer(&block.inline)?
+        };
+        let message = message.ok_or_else(|| damaged("a block holds no batch").with("batch", place))?;
+        message.check_body(block.body_len)?;
+        Ok(message)
+    }
+
+    /// Fetches, verifies and decodes columns of one block, in the order of `wanted`.
+    async fn columns(
+        self: &Arc<Self>,
+        number: usize,
+        block: &Block,
+        message: Message,
+        fields: Fields,
+        wanted: &[usize],
+        dictionaries: Dictionaries,
+    ) -> Result<Vec<ArrayRef>> {
+        let extents = extents(&fields, &message, false)?;
+        let runs = runs(block, &message, &extents, wanted);
+        let body = block.body();
+        let ranges = runs.iter().map(|run| body + run.span.offset..body + run.span.end()).collect();
+        let bytes = self.source().read_all(ranges).await?;
+        let mut parts = Vec::with_capacity(runs.len());
+        let mut checks = Vec::new();
+        let mut work = 0;
+        for (run, bytes) in runs.into_iter().zip(bytes) {
+            if self.seal.is_some() && self.verification == Verification::OnTouch {
+                for unit in run.units.filter(|unit| !self.verified.has(number, *unit)) {
+                    let span = block.units[unit].span;
+                    work += span.len;
+                    let start = span.offset - run.span.offset;
+                    checks.push((unit, slice(&bytes, start..start + span.len)?, block.units[unit].hash));
+                }
+            }
+            work += message.compression.map_or(0, |_| bytes.len() as u64);
+            let extents = run.columns.iter().map(|column| extents[*column].clone()).collect();
+            parts.push(Part { columns: run.columns, extents, span: run.span, bytes });
+        }
+        let content = Arc::clone(self);
+        let is_aligned = self.seal.is_some()
+            && parts.iter().all(|part| part.bytes.is_empty() || part.bytes.as_ptr().align_offset(ALIGNMENT) == 0);
+        let decode = move || {
+            for (unit, bytes, hash) in checks {
+                if xxh3(&bytes) != hash {
+                    return Err(damaged("a column does not have the hash it was stored with").with("unit", unit));
+                }
+                content.verified.set(number, unit);
+            }
+            let mut found = Vec::new();
+            for part in &parts {
+                let arrays = part.decode(&fields, &message, &dictionaries, is_aligned)?;
+                found.extend(part.columns.iter().copied().zip(arrays));
+            }
+            Ok(found)
+        };
+        let mut found =
+            if work >= OFFLOAD_BYTES as u64 { offload(decode).await? } else { decode()? };
+        found.sort_by_key(|(column, _)| *column);
+        let array = |column: &usize| {
+            let place = found.binary_search_by_key(column, |(column, _)| *column).ok()?;
+            Some(Arc::clone(&found[place].1))
+        };
+        let arrays = wanted.iter().map(array).collect::<Option<Vec<_>>>();
+        arrays.ok_or_else(|| damaged("a batch lacks a column"))
+    }
+
+    /// The dictionaries that these fields need, loaded when they are not yet.
+    async fn dictionaries<'a>(
+        self: &Arc<Self>,
+        fields: impl Iterator<Item = &'a Field>,
+    ) -> Result<Dictionaries> {
+        let mut needed = Vec::new();
+        fields.for_each(|field| needed_dictionaries(field, &mut needed));
+        let mut found = Dictionaries::new();
+        for (id, values) in needed {
+            let known = self.loaded().get(&id).cloned();
+            let array = match known {
+                Some(array) => Some(array),
+                None => self.load(id, &values, &found).await?,
+            };
+            if let Some(array) = array {
+                self.loaded().insert(id, Arc::clone(&array));
+                found.insert(id, array);
+            }
+        }
+        Ok(found)
+    }
+
+    fn loaded(&self) -> std::sync::MutexGuard<'_, Dictionaries> {
+        self.dictionaries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All values of a dictionary; `None` when the file has none, because all its rows are null.
+    async fn load(
+        self: &Arc<Self>,
+        id: i64,
+        values: &DataType,
+        inner: &Dictionaries,
+    ) -> Result<Option<ArrayRef>> {
+        let mut pieces: Vec<ArrayRef> = Vec::new();
+        for (place, block) in self.index.dictionaries.iter().enumerate() {
+            if block.dictionary.is_none_or(|head| head.id != id) {
+                continue;
+            }
+            let message = self.message(place, block).await?;
+            if message.dictionary != block.dictionary {
+                return Err(damaged("a dictionary is not what the index says").with("dictionary", id));
+            }
+            if message.dictionary.is_some_and(|head| !head.is_delta) {
+                pieces.clear();
+            }
+            let fields = dictionary_fields(values);
+            let columns = self.columns(place, block, message, fields, &[0], inner.clone());
+            pieces.extend(columns.await.map_err(|error| error.with("dictionary", id))?);
+        }
+        let pieces: Vec<&dyn arrow_array::Array> = pieces.iter().map(|piece| &**piece).collect();
+        match pieces.as_slice() {
+            [] => Ok(None),
+            pieces => concat(pieces)
+                .map(Some)
+                .map_err(|error| damaged("the parts of a dictionary do not fit together").with_source(error)),
+        }
+    }
+}
+
+/// Neighbouring bytes of a body that are read together.
+struct Run {
+    columns: Vec<usize>,
+    /// The units of integrity that make up the run; empty for entries of other writers.
+    units: Range<usize>,
+    span: Span,
+}
+
+/// What has to be read for the columns `wanted`: whole units, or, where there are none, the buffers.
+fn runs(block: &Block, message: &Message, extents: &[crate::extent::Extent], wanted: &[usize]) -> Vec<Run> {
+    let mut columns = wanted.to_vec();
+    columns.sort_unstable();
+    columns.dedup();
+    let mut runs: Vec<Run> = Vec::new();
+    let mut unit = 0;
+    let mut unit_end = block.units.first().map_or(0, |unit| unit.columns as usize);
+    for column in columns {
+        let (units, span) = if block.units.is_empty() {
+            (0..0, extents[column].span(message))
+        } else {
+            while column >= unit_end && unit + 1 < block.units.len() {
+                unit += 1;
+                unit_end += block.units[unit].columns as usize;
+            }
+            (unit..unit + 1, block.units[unit].span)
+        };
+        match runs.last_mut() {
+            // A column without buffers, or one in the same unit.
+            Some(last) if span.len == 0 || span.end() == last.span.end() && !units.is_empty() => {
+                last.columns.push(column);
+            }
+            // Columns of other writers may be apart by their padding.
+            Some(last) if span.offset >= last.span.end() && span.offset - last.span.end() < ALIGNMENT as u64 => {
+                last.columns.push(column);
+                last.units.end = units.end;
+                last.span.len = span.end() - last.span.offset;
+            }
+            _ => runs.push(Run { columns: vec![column], units, span }),
+        }
+    }
+    runs
+}
+
+/// The dictionaries inside a field, inner ones first, each with the type of its values.
+fn needed_dictionaries(field: &Field, needed: &mut Vec<(i64, DataType)>) {
+    let mut inner = |field: &Field| needed_dictionaries(field, needed);
+    match field.data_type() {
+        DataType::Dictionary(_, values) => {
+            needed_dictionaries(&Field::new("", values.as_ref().clone(), true), needed);
+            #[expect(deprecated, reason = "the decoder finds dictionaries by this number")]
+            needed.extend(field.dict_id().map(|id| (id, values.as_ref().clone())));
+        }
+        DataType::List(field)
+        | DataType::LargeList(field)
+        | DataType::ListView(field)
+        | DataType::LargeListView(field)
+        | DataType::FixedSizeList(field, _)
+        | DataType::Map(field, _) => inner(field),
+        DataType::Struct(fields) => fields.iter().for_each(|field| inner(field)),
+        DataType::Union(fields, _) => fields.iter().for_each(|(_, field)| inner(field)),
+        DataType::RunEndEncoded(_, field) => inner(field),
+        _ => {}
+    }
+}
+
+/// The IPC file inside an entry.
+struct Source<'a> {
+    entry: &'a dyn EntryReader,
+    start: u64,
+}
+
+impl Source<'_> {
+    async fn read(&self, range: Range<u64>) -> Result<Bytes> {
+        let range = self.start + range.start..self.start + range.end;
+        match self.entry.contiguous() {
+            Some(bytes) => slice(bytes, range),
+            None => self.entry.read(range).await,
+        }
+    }
+
+    async fn read_all(&self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>> {
+        let ranges = ranges.into_iter().map(|range| self.start + range.start..self.start + range.end);
+        match self.entry.contiguous() {
+            Some(bytes) => ranges.map(|range| slice(bytes, range)).collect(),
+            None => self.entry.read_ranges(ranges.collect()).await,
+        }
+    }
+
+    /// Hashes the whole IPC file and compares.
+    async fn check(&self, len: u64, checksum: u64) -> Result<()> {
+        let mut hashes = Hashes::new();
+        let mut at = 0;
+        while at < len {
+            let bytes = self.read(at..(at + STEP).min(len)).await?;
+            at += bytes.len() as u64;
+            hashes = offload(move || {
+                hashes.add(&bytes);
+                hashes
+            })
+            .await;
+        }
+        if hashes.whole() == checksum {
+            return Ok(());
+        }
+        Err(damaged("the entry does not have the hash it was stored with")
+            .with("stored", format_args!("{checksum:016x}"))
+            .with("found", format_args!("{:016x}", hashes.whole())))
+    }
+
+    /// Schema and index of an entry of ours.
+    async fn sealed(&self, len: u64, seal: Seal) -> Result<(SchemaRef, Index)> {
+        if seal.tail_offset.checked_add(seal.tail_len) != Some(len) {
+            return Err(damaged("the entry does not have the length it was stored with")
+                .with("stored", format_args!("{}+{}", seal.tail_offset, seal.tail_len))
+                .with("found", len));
+        }
+        let tail = self.read(seal.tail_offset..len).await?;
+        if xxh3(&tail) != seal.tail_hash {
+            return Err(damaged("the tail of the entry does not have the hash it was stored with"));
+        }
+        let trailer = tail.len().checked_sub(TRAILER_LEN).ok_or_else(|| damaged("the tail is too short"))?;
+        let footer_start = trailer.checked_sub(footer_len(&tail[trailer..])?);
+        let footer_start = footer_start.ok_or_else(|| damaged("the footer is longer than the tail"))?;
+        let footer = Footer::parse(&tail[footer_start..trailer], len)?;
+        let index = Index::decode(&tail[..footer_start], len, footer.schema.fields().len())?;
+        Ok((footer.schema, index))
+    }
+
+    /// Schema and blocks of an entry of another writer, whose batches have to be asked for their rows.
+    async fn foreign(&self, len: u64) -> Result<(SchemaRef, Index)> {
+        let trailer = len.checked_sub(TRAILER_LEN as u64).ok_or_else(|| damaged("an Arrow file is too short"))?;
+        let footer_len = footer_len(&self.read(trailer..len).await?)? as u64;
+        let footer_start = trailer.checked_sub(footer_len);
+        let footer_start = footer_start.ok_or_else(|| damaged("the footer is longer than the Arrow file"))?;
+        let footer = Footer::parse(&self.read(footer_start..trailer).await?, len)?;
+        let mut index = Index { dictionaries: footer.dictionaries, batches: footer.batches };
+        for block in index.dictionaries.iter_mut().chain(&mut index.batches) {
+            let metadata = self.read(block.offset..block.offset + u64::from(block.metadata_len)).await?;
+            let message = Message::parse(&metadata)?.ok_or_else(|| damaged("a block of the Arrow file holds no batch"))?;
+            block.rows = message.rows;
+            block.dictionary = message.dictionary;
+        }
+        let is_dictionary = |block: &Block| matches!(block.dictionary, Some(DictionaryHead { .. }));
+        if !index.dictionaries.iter().all(is_dictionary) || index.batches.iter().any(is_dictionary) {
+            return Err(damaged("a dictionary stands among the batches or the other way round"));
+        }
+        Ok((footer.schema, index))
+    }
+}
+
+fn slice(bytes: &Bytes, range: Range<u64>) -> Result<Bytes> {
+    match (usize::try_from(range.start), usize::try_from(range.end)) {
+        (Ok(start), Ok(end)) if start <= end && end <= bytes.len() => Ok(bytes.slice(start..end)),
+        _ => Err(Error::new(ErrorKind::Corrupt, "the entry ends before the bytes asked for")
+            .with("wanted", format_args!("{}..{}", range.start, range.end))
+            .with("entry_bytes", bytes.len())),
+    }
+}
+
+/// Which units have been hashed and found good. Entries never change, so once is enough.
+#[derive(Debug)]
+struct Verified {
+    /// Where the units of each block start in `bits`; dictionaries first.
+    starts: Vec<usize>,
+    bits: Vec<AtomicU64>,
+}
+
+impl Verified {
+    fn new(index: &Index) -> Self {
+        let mut units = 0;
+        let blocks = index.dictionaries.iter().chain(&index.batches);
+        let starts = blocks.map(|block| {
+            units += block.units.len();
+            units - block.units.len()
+        });
+        let starts = starts.collect();
+        Self { starts, bits: (0..units.div_ceil(64)).map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    fn has(&self, block: usize, unit: usize) -> bool {
+        let bit = self.starts[block] + unit;
+        self.bits[bit / 64].load(Ordering::Relaxed) >> (bit % 64) & 1 == 1
+    }
+
+    fn set(&self, block: usize, unit: usize) {
+        let bit = self.starts[block] + unit;
+        self.bits[bit / 64].fetch_or(1 << (bit % 64), Ordering::Relaxed);
+    }
+}

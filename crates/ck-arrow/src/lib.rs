@@ -1,0 +1,53 @@
+//! Arrow tables as cache entries: bounded encoding, lazy verified decoding, memory accounting.
+//!
+//! An entry is a `CK` frame (see `ck-frame`) around an Arrow IPC *file* that every Arrow reader can
+//! read, plus what makes it a good cache entry: hashes of each column of each batch, so that nothing is
+//! hashed that is not used, and positions that let a mapped entry be used where it lies. The bytes are
+//! specified in `docs/formats.md`.
+//!
+//! - [`Encoder`] turns record batches into an entry, segment by segment, in bounded memory.
+//! - [`TableReader`] reads entries lazily: by batch, by column, by row range.
+//! - [`retained_bytes`] and [`compact`] tell what batches keep in memory, and let go of the rest.
+//!
+//! The crate does not know where bytes live: it writes segments and reads any
+//! [`ck_core::EntryReader`].
+#![forbid(unsafe_code)]
+
+mod compression;
+mod options;
+
+mod encode;
+mod slice;
+mod measure;
+mod tidy;
+mod nested;
+mod dictionary;
+mod pool;
+mod codec;
+mod output;
+
+mod head;
+mod index;
+mod message;
+mod extent;
+mod hash;
+
+mod reader;
+mod stream;
+mod layout;
+mod content;
+mod locate;
+mod footer;
+mod decode;
+
+mod weight;
+mod compact;
+
+pub use compact::compact;
+pub use compression::{Codec, Compression};
+pub use encode::{Encoded, Encoder};
+pub use layout::{BlockLayout, Layout, UnitLayout};
+pub use options::EncodeOptions;
+pub use reader::{Batches, TableReader, Verification};
+pub use stream::TableStream;
+pub use weight::retained_bytes;

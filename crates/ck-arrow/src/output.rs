@@ -1,0 +1,251 @@
+use arrow_ipc::convert::IpcSchemaEncoder;
+use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
+use arrow_ipc::{Block as FooterBlock, FooterBuilder, MetadataVersion};
+use arrow_schema::{DataType, Field, Fields, SchemaRef};
+use bytes::Bytes;
+use ck_core::{Error, ErrorKind, Result};
+use flatbuffers::FlatBufferBuilder;
+
+use crate::compression::Codec;
+use crate::extent::{Extent, extents};
+use crate::hash::{Hashes, xxh3};
+use crate::head::Seal;
+use crate::index::{Block, Index, Unit};
+use crate::message::{ALIGNMENT, Message, PREFIX_LEN, Span, damaged, framed};
+
+/// What an IPC file begins with: the magic, padded to 8 bytes.
+pub(crate) const MAGIC: &[u8; 8] = b"ARROW1\0\0";
+
+/// What it ends with, after the length of the footer.
+pub(crate) const END_MAGIC: &[u8; 6] = b"ARROW1";
+
+/// The end of the sequence of messages.
+const END_OF_STREAM: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+
+/// Columns are hashed together until they have this many bytes, so that very wide tables do not drown
+/// in hashes.
+const UNIT_BYTES: u64 = 64 * 1024;
+
+/// Messages up to this size are repeated in the index; a batch of some sixty plain columns stays below.
+const INLINE_BYTES: usize = 4096;
+
+/// The kernel maps pages in windows of this size around the one that was touched. Bodies of large
+/// uncompressed batches start at a multiple of it, so that reading one column maps no other's pages.
+const WINDOW: usize = 64 * 1024;
+
+/// Batches from this size on start at such a window; it costs 0.4 % of a batch of 8 MiB.
+const WINDOW_FROM_BYTES: u64 = 4 << 20;
+
+static ZEROS: [u8; WINDOW] = [0; WINDOW];
+
+/// The IPC file being written: positions, hashes and the index of what has been given out.
+#[derive(Debug)]
+pub(crate) struct Output {
+    codec: Codec,
+    /// Where the IPC file starts in the file it will be mapped from.
+    ipc_start: u64,
+    /// Bytes given out so far.
+    position: u64,
+    hashes: Hashes,
+    index: Index,
+    rows: u64,
+    /// Bytes that come before the next segment: at first the prelude.
+    prelude: Option<Bytes>,
+    seal: Option<Seal>,
+}
+
+impl Output {
+    pub(crate) fn new(schema: &SchemaRef, codec: Codec, ipc_start: u64) -> Result<Self> {
+        let mut output = Self {
+            codec,
+            ipc_start,
+            position: 0,
+            hashes: Hashes::new(),
+            index: Index::default(),
+            rows: 0,
+            prelude: None,
+            seal: None,
+        };
+        let message = IpcDataGenerator::default().schema_to_bytes_with_dictionary_tracker(
+            schema,
+            &mut DictionaryTracker::new(false),
+            &IpcWriteOptions::default(),
+        );
+        let total = (MAGIC.len() + PREFIX_LEN + message.ipc_message.len()).next_multiple_of(ALIGNMENT);
+        let prelude = [&MAGIC[..], &framed(&message.ipc_message, total - MAGIC.len())].concat();
+        output.hashes.add(&prelude);
+        output.position = prelude.len() as u64;
+        output.prelude = Some(Bytes::from(prelude));
+        Ok(output)
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.position
+    }
+
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    pub(crate) fn batches(&self) -> u64 {
+        self.index.batches.len() as u64
+    }
+
+    /// xxh3-64 of the IPC file.
+    pub(crate) fn hash(&self) -> u64 {
+        self.hashes.whole()
+    }
+
+    /// The seal, once the tail is out.
+    pub(crate) fn seal(&self) -> Option<Seal> {
+        self.seal
+    }
+
+    /// Lays a message out: places and hashes its stored buffers, writes its metadata.
+    pub(crate) fn message(
+        &mut self,
+        schema: &SchemaRef,
+        mut message: Message,
+        stored: Vec<Vec<Bytes>>,
+    ) -> Result<Vec<Bytes>> {
+        message.compression = self.codec.ipc();
+        let mut end = 0_u64;
+        for (span, pieces) in message.buffers.iter_mut().zip(&stored) {
+            let len = pieces.iter().map(|piece| piece.len() as u64).sum();
+            *span = Span { offset: end, len };
+            end = span.end().next_multiple_of(ALIGNMENT as u64);
+        }
+        let body_len = end;
+        let columns = match message.dictionary {
+            None => extents(schema.fields(), &message, false)?,
+            Some(_) => vec![Extent {
+                nodes: 0..message.nodes.len(),
+                buffers: 0..message.buffers.len(),
+                variadic: 0..message.variadic.len(),
+            }],
+        };
+
+        let flatbuffer = message.flatbuffer(body_len);
+        let is_inline = flatbuffer.len() <= INLINE_BYTES;
+        let windowed = self.codec == Codec::None && is_inline && body_len >= WINDOW_FROM_BYTES;
+        let body_alignment = if windowed { WINDOW } else { ALIGNMENT } as u64;
+        let start = self.ipc_start + self.position;
+        let body_start = (start + (PREFIX_LEN + flatbuffer.len()) as u64).next_multiple_of(body_alignment);
+        let metadata_len = usize::try_from(body_start - start).unwrap_or(usize::MAX);
+        let metadata = framed(&flatbuffer, metadata_len);
+        let mut block = Block {
+            offset: self.position,
+            metadata_len: u32::try_from(metadata_len).map_err(|_| too_wide())?,
+            metadata_hash: xxh3(&metadata),
+            body_len,
+            rows: message.rows,
+            dictionary: message.dictionary,
+            units: Vec::new(),
+            inline: if is_inline { flatbuffer } else { Vec::new() },
+        };
+
+        let mut segment: Vec<Bytes> = self.prelude.take().into_iter().collect();
+        self.hashes.add(&metadata);
+        segment.push(Bytes::from(metadata));
+        let mut unit = Unit { columns: 0, span: Span::default(), hash: 0 };
+        let mut stored = stored.into_iter();
+        for column in &columns {
+            unit.columns += 1;
+            for _ in column.buffers.clone() {
+                let pieces = stored.next().ok_or_else(|| damaged("a message lacks a buffer"))?;
+                let mut len = 0;
+                for piece in pieces {
+                    len += piece.len();
+                    self.hashes.add_to_unit(&piece);
+                    segment.push(piece);
+                }
+                let padding = &ZEROS[..len.next_multiple_of(ALIGNMENT) - len];
+                self.hashes.add_to_unit(padding);
+                if !padding.is_empty() {
+                    segment.push(Bytes::from_static(padding));
+                }
+                unit.span.len += (len + padding.len()) as u64;
+            }
+            if unit.span.len >= UNIT_BYTES {
+                let next = Span { offset: unit.span.end(), len: 0 };
+                unit.hash = self.hashes.end_unit();
+                block.units.push(std::mem::replace(&mut unit, Unit { columns: 0, span: next, hash: 0 }));
+            }
+        }
+        if unit.columns > 0 {
+            unit.hash = self.hashes.end_unit();
+            block.units.push(unit);
+        }
+        segment.retain(|piece| !piece.is_empty());
+        self.position += metadata_len as u64 + body_len;
+        if block.dictionary.is_some() {
+            self.index.dictionaries.push(block);
+        } else {
+            self.rows += block.rows;
+            self.index.batches.push(block);
+        }
+        Ok(segment)
+    }
+
+    /// The last segment: end of stream, block index, footer. `None` when it has been given out.
+    pub(crate) fn close(&mut self, schema: &SchemaRef) -> Result<Option<Vec<Bytes>>> {
+        if self.seal.is_some() {
+            return Ok(None);
+        }
+        let index = self.index.encode();
+        let footer = self.footer(schema)?;
+        let tail = [&index[..], &footer].concat();
+        self.seal = Some(Seal {
+            tail_offset: self.position + END_OF_STREAM.len() as u64,
+            tail_len: tail.len() as u64,
+            tail_hash: xxh3(&tail),
+        });
+        let mut segment: Vec<Bytes> = self.prelude.take().into_iter().collect();
+        self.hashes.add(&END_OF_STREAM);
+        self.hashes.add(&tail);
+        self.position += (END_OF_STREAM.len() + tail.len()) as u64;
+        segment.push(Bytes::from_static(&END_OF_STREAM));
+        segment.push(Bytes::from(tail));
+        Ok(Some(segment))
+    }
+
+    /// The footer of the IPC file, with the length and the magic that end it.
+    fn footer(&self, schema: &SchemaRef) -> Result<Vec<u8>> {
+        let mut fbb = FlatBufferBuilder::new();
+        let blocks = |blocks: &[Block]| {
+            let one = |block: &Block| {
+                let signed = |value: u64| i64::try_from(value).ok();
+                let metadata_len = i32::try_from(block.metadata_len).ok()?;
+                Some(FooterBlock::new(signed(block.offset)?, metadata_len, signed(block.body_len)?))
+            };
+            blocks.iter().map(one).collect::<Option<Vec<_>>>().ok_or_else(too_wide)
+        };
+        let dictionaries = fbb.create_vector(&blocks(&self.index.dictionaries)?);
+        let batches = fbb.create_vector(&blocks(&self.index.batches)?);
+        let schema = IpcSchemaEncoder::new()
+            .with_dictionary_tracker(&mut DictionaryTracker::new(false))
+            .schema_to_fb_offset(&mut fbb, schema);
+        let mut builder = FooterBuilder::new(&mut fbb);
+        builder.add_version(MetadataVersion::V5);
+        builder.add_schema(schema);
+        builder.add_dictionaries(dictionaries);
+        builder.add_recordBatches(batches);
+        let root = builder.finish();
+        fbb.finish(root, None);
+        let flatbuffer = fbb.finished_data();
+        let len = i32::try_from(flatbuffer.len()).map_err(|_| too_wide())?;
+        Ok([flatbuffer, &len.to_le_bytes(), END_MAGIC].concat())
+    }
+}
+
+/// The fields of a dictionary message: its values are one column.
+pub(crate) fn dictionary_fields(values: &DataType) -> Fields {
+    Fields::from(vec![Field::new("", values.clone(), true)])
+}
+
+fn too_wide() -> Error {
+    Error::new(
+        ErrorKind::TooLarge,
+        "the table has more columns or batches than the metadata of an Arrow file can describe",
+    )
+}

@@ -1,0 +1,304 @@
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow_array::{RecordBatch, RecordBatchReader};
+use arrow_schema::{ArrowError, Fields, Schema, SchemaRef};
+use ck_core::{EntryReader, Error, ErrorKind, Result};
+
+use crate::content::Content;
+use crate::layout::Layout;
+use crate::stream::TableStream;
+
+/// When stored bytes are compared with their hashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Verification {
+    /// Each column of each batch when it is first read. Entries of other writers, which have only one
+    /// hash, as a whole when they are opened.
+    #[default]
+    OnTouch,
+    /// Everything when the entry is opened.
+    Full,
+    /// Never, apart from the index and the footer. Damage may then give wrong values.
+    Off,
+}
+
+/// A lazily read table, or a part of one.
+///
+/// Opening reads the header and the footer and nothing else. Columns and rows are fetched, verified and
+/// decoded when they are asked for; on a mapped entry without compression that copies nothing, and the
+/// arrays keep the mapping alive. Cloning and narrowing ([`TableReader::project`],
+/// [`TableReader::rows`]) are cheap; all of them share one entry.
+///
+/// Reads entries of this project, of the Python client (frames, legacy envelopes), and bare Arrow IPC
+/// files.
+///
+/// # Memory
+///
+/// One batch at a time: its compressed and plain bytes. Nothing for mapped uncompressed batches.
+/// Dictionaries, once needed, are held as long as the reader.
+///
+/// # Examples
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use arrow_array::{Int64Array, RecordBatch};
+/// # use ck_arrow::{EncodeOptions, Encoder};
+/// use ck_arrow::{TableReader, Verification};
+/// use ck_core::MemoryEntry;
+/// # let column = Arc::new(Int64Array::from_iter_values(0..100)) as _;
+/// # let batch = RecordBatch::try_from_iter([("n", Arc::clone(&column)), ("m", column)])?;
+/// # let mut encoder = Encoder::new(batch.schema(), EncodeOptions::new())?;
+/// # encoder.push(batch)?;
+/// # encoder.end();
+/// # let mut body = Vec::new();
+/// # while let Some(segment) = encoder.next_segment()? { body.extend(segment); }
+/// # let bytes = [&encoder.finish()?.head[..], &body.concat()].concat();
+/// let entry = Arc::new(MemoryEntry::new(bytes));
+/// let table = pollster::block_on(TableReader::open(entry, Verification::OnTouch))?;
+/// assert_eq!(table.num_rows(), 100);
+/// let part = table.select(&["m"])?.rows(10..20)?;
+/// for batch in part.batches() {
+///     assert_eq!(batch?.num_columns(), 1);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct TableReader {
+    content: Arc<Content>,
+    schema: SchemaRef,
+    /// The columns of the entry that this reader shows, in its order.
+    columns: Arc<[usize]>,
+    /// The rows of the entry that this reader shows.
+    rows: Range<u64>,
+    /// The first row of each batch of the entry, and the end.
+    starts: Arc<[u64]>,
+    /// The batches that hold `rows`.
+    batches: Range<usize>,
+}
+
+impl TableReader {
+    /// Opens the table in an entry.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Corrupt`] when the entry is not what was written, [`ErrorKind::Unsupported`] when it
+    /// holds something else than a table (another serializer, an encrypted value), and what the entry's
+    /// own reads give.
+    pub async fn open(entry: Arc<dyn EntryReader>, verification: Verification) -> Result<Self> {
+        let content = Content::open(entry, verification).await?;
+        let mut starts = Vec::with_capacity(content.index.batches.len() + 1);
+        let mut end = 0_u64;
+        starts.push(0);
+        for block in &content.index.batches {
+            end = end.checked_add(block.rows).ok_or_else(|| {
+                Error::new(ErrorKind::Corrupt, "the batches claim more rows together than can be counted")
+            })?;
+            starts.push(end);
+        }
+        Ok(Self {
+            schema: Arc::clone(&content.schema),
+            columns: (0..content.schema.fields().len()).collect(),
+            rows: 0..end,
+            batches: 0..content.index.batches.len(),
+            starts: starts.into(),
+            content: Arc::new(content),
+        })
+    }
+
+    /// The schema of what this reader shows, metadata included.
+    #[must_use]
+    pub fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    /// Number of rows this reader shows.
+    #[must_use]
+    pub fn num_rows(&self) -> u64 {
+        self.rows.end - self.rows.start
+    }
+
+    /// Number of record batches those rows come in.
+    #[must_use]
+    pub fn num_batches(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// The columns at these places, in this order.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Misuse`] when there is no such column.
+    pub fn project(&self, columns: &[usize]) -> Result<Self> {
+        let known = self.columns.len();
+        if let Some(column) = columns.iter().find(|column| **column >= known) {
+            return Err(Error::new(ErrorKind::Misuse, "the table has no column at this place")
+                .with("place", column)
+                .with("columns", known));
+        }
+        let fields: Fields = columns.iter().map(|c| Arc::clone(&self.schema.fields()[*c])).collect();
+        Ok(Self {
+            schema: Arc::new(Schema::new_with_metadata(fields, self.schema.metadata().clone())),
+            columns: columns.iter().map(|column| self.columns[*column]).collect(),
+            ..self.clone()
+        })
+    }
+
+    /// The columns with these names, in this order. Where several have a name, the first is taken.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Misuse`] when there is no such column; the message lists those there are.
+    pub fn select(&self, names: &[&str]) -> Result<Self> {
+        let place = |name: &&str| {
+            self.schema.fields().iter().position(|field| field.name() == name).ok_or_else(|| {
+                let known = self.schema.fields().iter().take(50).map(|field| field.name().as_str());
+                Error::new(ErrorKind::Misuse, "the table has no such column")
+                    .with("column", name)
+                    .with("columns", known.collect::<Vec<_>>().join(", "))
+            })
+        };
+        self.project(&names.iter().map(place).collect::<Result<Vec<_>>>()?)
+    }
+
+    /// The rows of `range`, counted within what this reader shows. Batches outside of it are never read.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Misuse`] when the range ends beyond the last row, or before it starts.
+    pub fn rows(&self, range: Range<u64>) -> Result<Self> {
+        if range.start > range.end || range.end > self.num_rows() {
+            return Err(Error::new(ErrorKind::Misuse, "the table does not have these rows")
+                .with("rows", format_args!("{}..{}", range.start, range.end))
+                .with("table_rows", self.num_rows()));
+        }
+        let rows = self.rows.start + range.start..self.rows.start + range.end;
+        let batches = if rows.is_empty() {
+            0..0
+        } else {
+            // The batch that holds a row is the last that starts at or before it and is not empty.
+            let first = self.starts.partition_point(|start| *start <= rows.start) - 1;
+            let end = self.starts.partition_point(|start| *start < rows.end);
+            first..end.min(self.starts.len() - 1)
+        };
+        Ok(Self { rows, batches, ..self.clone() })
+    }
+
+    /// The record batch at this place.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Misuse`] when there is none, [`ErrorKind::Corrupt`] when its bytes are not what was
+    /// written, and what the entry's own reads give.
+    pub async fn batch(&self, place: usize) -> Result<RecordBatch> {
+        let at = self.batches.start + place;
+        if !self.batches.contains(&at) {
+            return Err(Error::new(ErrorKind::Misuse, "the table has no batch at this place")
+                .with("place", place)
+                .with("batches", self.num_batches()));
+        }
+        let batch = self.content.batch(at, &self.columns).await?;
+        let (start, end) = (self.starts[at], self.starts[at + 1]);
+        let (first, last) = (self.rows.start.max(start), self.rows.end.min(end));
+        if (first, last) == (start, end) {
+            return Ok(batch);
+        }
+        // Both lie within a batch that is in memory.
+        let offset = usize::try_from(first - start).unwrap_or(usize::MAX);
+        let len = usize::try_from(last.saturating_sub(first)).unwrap_or(usize::MAX);
+        Ok(batch.slice(offset, len))
+    }
+
+    /// All record batches.
+    ///
+    /// # Memory
+    ///
+    /// The whole table, apart from what is mapped.
+    ///
+    /// # Errors
+    ///
+    /// As [`TableReader::batch`].
+    pub async fn read_all(&self) -> Result<Vec<RecordBatch>> {
+        let mut batches = Vec::with_capacity(self.num_batches());
+        for place in 0..self.num_batches() {
+            batches.push(self.batch(place).await?);
+        }
+        Ok(batches)
+    }
+
+    /// The record batches one after the other, for async code.
+    #[must_use]
+    pub fn stream(&self) -> TableStream {
+        TableStream::new(self.clone())
+    }
+
+    /// The record batches one after the other, for synchronous code; blocks on the entry's reads.
+    #[must_use]
+    pub fn batches(&self) -> Batches {
+        Batches { table: self.clone(), next: 0 }
+    }
+
+    /// Compares the whole entry with the hash it was stored with; where the writer stored none, decodes
+    /// all of it instead.
+    ///
+    /// # Errors
+    ///
+    /// As [`TableReader::batch`].
+    pub async fn verify(&self) -> Result<()> {
+        if self.content.has_checksum() {
+            return self.content.check().await;
+        }
+        let columns: Vec<usize> = (0..self.content.schema.fields().len()).collect();
+        for place in 0..self.content.index.batches.len() {
+            drop(self.content.batch(place, &columns).await?);
+        }
+        Ok(())
+    }
+
+    /// How the entry is laid out, without reading more of it.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        Layout::of(&self.content)
+    }
+}
+
+impl fmt::Debug for TableReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TableReader")
+            .field("columns", &self.columns.len())
+            .field("rows", &self.rows)
+            .field("batches", &self.batches)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The record batches of a table, read as they are taken.
+#[derive(Debug)]
+pub struct Batches {
+    table: TableReader,
+    next: usize,
+}
+
+impl Iterator for Batches {
+    type Item = Result<RecordBatch, ArrowError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next == self.table.num_batches() {
+            return None;
+        }
+        let batch = pollster::block_on(self.table.batch(self.next));
+        self.next = if batch.is_ok() { self.next + 1 } else { self.table.num_batches() };
+        Some(batch.map_err(|error| ArrowError::ExternalError(Box::new(error))))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.table.num_batches() - self.next;
+        (usize::from(left > 0), Some(left))
+    }
+}
+
+impl RecordBatchReader for Batches {
+    fn schema(&self) -> SchemaRef {
+        self.table.schema()
+    }
+}

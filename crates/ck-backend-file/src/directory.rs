@@ -1,0 +1,168 @@
+use std::fmt;
+use std::fs::DirBuilder;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use crate::error::Fault;
+
+/// The store's directory, held open: every file is reached relative to the descriptor, so that neither
+/// a change of the working directory nor a renamed parent matters, and no path is walked twice.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    fd: OwnedFd,
+    path: PathBuf,
+    #[cfg(test)]
+    pub(crate) scans: std::sync::atomic::AtomicU64,
+}
+
+impl Directory {
+    /// Opens `path`, and creates it with mode 0700 when it does not exist.
+    pub(crate) fn open(path: &Path) -> Result<Self, Fault> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let open = || rustix::fs::openat(CWD, path, flags, Mode::empty());
+        let fd = match open() {
+            Err(Errno::NOENT) => {
+                DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
+                    let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+                    Fault::io("create the store's directory", path, errno)
+                })?;
+                open()
+            }
+            opened => opened,
+        };
+        let fd = fd.map_err(|errno| Fault::io("open the store's directory", path, errno))?;
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        Ok(Self {
+            fd,
+            path,
+            #[cfg(test)]
+            scans: std::sync::atomic::AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of a file, for messages.
+    pub(crate) fn join(&self, name: impl fmt::Display) -> PathBuf {
+        self.path.join(name.to_string())
+    }
+
+    /// Opens a regular file; `None` when there is none, or something else in its place.
+    pub(crate) fn open_file(&self, name: &str, access: OFlags) -> Result<Option<(OwnedFd, Stat)>, Errno> {
+        // NONBLOCK: a FIFO put in the place of an entry must not hang us. Regular files ignore it.
+        let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let fd = match retry(|| rustix::fs::openat(&self.fd, name, flags, Mode::empty())) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::ISDIR) => return Ok(None),
+            Err(errno) => return Err(errno),
+        };
+        let stat = rustix::fs::fstat(&fd)?;
+        Ok(is_regular(&stat).then_some((fd, stat)))
+    }
+
+    /// Creates a file that only this user may read, refusing whatever lies there already.
+    pub(crate) fn create_file(&self, name: &str, access: OFlags) -> Result<OwnedFd, Errno> {
+        let flags = access | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        retry(|| rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR))
+    }
+
+    /// The regular file under `name`; `None` when there is none, or something else in its place.
+    pub(crate) fn stat(&self, name: &str) -> Result<Option<Stat>, Errno> {
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(is_regular(&stat).then_some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    pub(crate) fn rename(&self, from: &str, to: &str) -> Result<(), Errno> {
+        rustix::fs::renameat(&self.fd, from, &self.fd, to)
+    }
+
+    /// Removes a file; `false` when there was none.
+    pub(crate) fn unlink(&self, name: &str) -> Result<bool, Errno> {
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Makes renames durable.
+    pub(crate) fn sync(&self) -> Result<(), Errno> {
+        retry(|| rustix::fs::fsync(&self.fd))
+    }
+
+    /// When the directory changed last, in Unix nanoseconds.
+    pub(crate) fn modified(&self) -> Result<u64, Errno> {
+        rustix::fs::fstat(&self.fd).map(|stat| modified(&stat))
+    }
+
+    /// Whether the directory still has a name.
+    pub(crate) fn exists(&self) -> bool {
+        rustix::fs::fstat(&self.fd).is_ok_and(|stat| stat.st_nlink > 0)
+    }
+
+    /// A descriptor of its own for listing, with a position of its own.
+    pub(crate) fn open_listing(&self) -> Result<OwnedFd, Errno> {
+        #[cfg(test)]
+        self.scans.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.fd, ".", flags, Mode::empty())
+    }
+
+    /// The fault for a failed creation: a directory without a name refuses new files as "not found".
+    pub(crate) fn creation_fault(&self, action: &'static str, name: &str, errno: Errno) -> Fault {
+        if errno == Errno::NOENT && !self.exists() {
+            return Fault::DirectoryGone { dir: self.path.clone() };
+        }
+        Fault::io(action, self.join(name), errno)
+    }
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+pub(crate) fn is_regular(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+}
+
+/// The file's length in bytes.
+pub(crate) fn size(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_size).unwrap_or_default()
+}
+
+/// Last modification in Unix nanoseconds.
+pub(crate) fn modified(stat: &Stat) -> u64 {
+    nanos(stat.st_mtime, stat.st_mtime_nsec)
+}
+
+/// The later of last modification and last access, in Unix nanoseconds.
+pub(crate) fn last_used(stat: &Stat) -> u64 {
+    modified(stat).max(nanos(stat.st_atime, stat.st_atime_nsec))
+}
+
+fn nanos(seconds: impl TryInto<u64>, nanos: impl TryInto<u64>) -> u64 {
+    let seconds = seconds.try_into().unwrap_or_default();
+    let nanos = nanos.try_into().unwrap_or_default();
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
+}
+
+/// Repeats a call that a signal interrupted.
+pub(crate) fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            done => return done,
+        }
+    }
+}

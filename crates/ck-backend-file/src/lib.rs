@@ -1,0 +1,38 @@
+//! A directory as a store of the `ck` cache: [`FileBackend`] implements [`ck_core::Backend`].
+//!
+//! - Entries are files in the format of the existing Python and Rust clients, which can use the same
+//!   directory at the same time.
+//! - They are written aside and renamed into place: readers see the old entry or the new one, and keep
+//!   what they have opened while others replace, evict or remove it.
+//! - Large entries are mapped, so uncompressed columns cost nothing to read.
+//! - Limits on bytes and entries hold for all processes of the machine together: a hidden ledger file
+//!   keeps the accounts and the order of use. Making room costs the same however many entries there
+//!   are, and opening a store reads none of them.
+//! - A killed process leaves nothing that the next one does not clean up.
+//!
+//! The directory must lie on a local file system: the ledger is shared memory. A process that forks
+//! must open the store again in the child.
+//!
+//! # Features
+//!
+//! - `tokio` (default): blocking work runs on tokio's blocking pool when called inside a runtime.
+#![deny(unsafe_code)]
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("ck-backend-file relies on Linux: flock on directories, fallocate, getdents");
+
+mod builder;
+mod backend;
+mod layout;
+mod read;
+mod write;
+mod store;
+mod room;
+mod reconcile;
+mod ledger;
+mod directory;
+mod mmap;
+mod error;
+
+pub use backend::FileBackend;
+pub use builder::{Durability, FileBackendBuilder, ReadMode};

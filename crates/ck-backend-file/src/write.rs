@@ -1,0 +1,398 @@
+use std::io::IoSlice;
+use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ck_core::{BoxFuture, EntryWriter, Key, Outcome, Rejection, Result, WriteOptions, offload};
+use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::Errno;
+
+use crate::builder::Durability;
+use crate::directory::{self, retry};
+use crate::error::Fault;
+use crate::layout::{self, HEADER_LEN, Name, Token};
+use crate::ledger::{Locked, Place, Record, Slot, Writer, unix_nanos};
+use crate::room::{Need, make_entry_room, make_room};
+use crate::store::Store;
+
+/// Files of up to this many bytes are written while the lock is held: taking it twice costs more.
+const SMALL_FILE: u64 = 128 * 1024;
+/// Slices per call; the least that systems allow.
+const MAX_SLICES: usize = 1024;
+
+/// Stores an entry whose bytes are all at hand.
+pub(crate) fn put(
+    store: &Arc<Store>,
+    key: &Key,
+    head: &Bytes,
+    body: &[Bytes],
+    options: WriteOptions,
+) -> Result<Outcome, Fault> {
+    if head.len() != options.head_len {
+        return Err(Fault::HeadLength { promised: options.head_len, got: head.len() });
+    }
+    let len = body.iter().fold(head.len() as u64, |len, part| len.saturating_add(part.len() as u64));
+    if len > store.settings.value_limit_bytes {
+        return Ok(Outcome::Rejected(too_large(store, len)));
+    }
+    if store.settings.durability == Durability::Fast && len + HEADER_LEN as u64 <= SMALL_FILE {
+        return put_small(store, Name::of(key), head, body, len, options);
+    }
+    let mut draft = match Draft::create(store, key, options.with_size_hint(Some(len)))? {
+        ControlFlow::Continue(draft) => draft,
+        ControlFlow::Break(rejection) => return Ok(Outcome::Rejected(rejection)),
+    };
+    match draft.write(body)? {
+        ControlFlow::Continue(()) => draft.commit(head),
+        ControlFlow::Break(rejection) => Ok(Outcome::Rejected(rejection)),
+    }
+}
+
+/// Writes and publishes in one go, under the lock: nothing needs to be reserved, and if this process
+/// is killed the journal names the temporary file.
+fn put_small(
+    store: &Arc<Store>,
+    name: Name,
+    head: &Bytes,
+    body: &[Bytes],
+    len: u64,
+    options: WriteOptions,
+) -> Result<Outcome, Fault> {
+    let header = store.header(options);
+    let bytes = len + HEADER_LEN as u64;
+    let mut locked = store.lock()?;
+    let need = Need { bytes, slot: true, entry: Some(name), keep_old: false };
+    if let ControlFlow::Break(rejection) = make_room(&mut locked, &store.settings, need)? {
+        return Ok(Outcome::Rejected(rejection));
+    }
+    if let ControlFlow::Break(rejection) = make_entry_room(&mut locked, &store.settings, name)? {
+        return Ok(Outcome::Rejected(rejection));
+    }
+    let token = Token::fresh();
+    let file = locked.journal(name, Some(token), |locked| {
+        let (file, temp) = create_temp(locked, name, token)?;
+        let parts = [&header[..], head].into_iter().chain(body.iter().map(|part| &part[..]));
+        let published = write_all(&file, parts, 0)
+            .and_then(|()| Ok((rustix::fs::fstat(&file)?.st_ino, store.dir.rename(&temp, &name.to_string())?)));
+        match published {
+            Ok((inode, ())) => {
+                let record = Record { name, size: bytes, inode, last_used: unix_nanos() };
+                locked.edit(|table| table.put(record, Place::Newest))?;
+                Ok(file)
+            }
+            Err(errno) => {
+                let _ = store.dir.unlink(&temp);
+                Err(store.fault("write an entry", name, errno))
+            }
+        }
+    })?;
+    let reconcile = locked.should_reconcile();
+    drop(locked);
+    drop(file);
+    if reconcile {
+        store.reconcile_aside();
+    }
+    Ok(Outcome::Stored { bytes })
+}
+
+/// Starts a new entry.
+pub(crate) fn create(
+    store: &Arc<Store>,
+    key: &Key,
+    options: WriteOptions,
+) -> Result<ControlFlow<Rejection, FileWriter>, Fault> {
+    Ok(match Draft::create(store, key, options)? {
+        ControlFlow::Continue(draft) => {
+            ControlFlow::Continue(FileWriter { draft: Some(Box::new(draft)) })
+        }
+        ControlFlow::Break(rejection) => ControlFlow::Break(rejection),
+    })
+}
+
+/// An entry being written.
+pub(crate) struct FileWriter {
+    /// `None` while a write is under way, and after one failed.
+    draft: Option<Box<Draft>>,
+}
+
+impl EntryWriter for FileWriter {
+    fn write(&mut self, parts: Vec<Bytes>) -> BoxFuture<'_, Result<ControlFlow<Rejection>>> {
+        Box::pin(async move {
+            let mut draft = self.draft.take().ok_or(Fault::WriterBroken)?;
+            let (draft, written) = offload(move || {
+                let written = draft.write(&parts);
+                // The parts may be the last reference to much memory: free it here.
+                drop(parts);
+                (draft, written)
+            })
+            .await;
+            let written = written?;
+            self.draft = Some(draft);
+            Ok(written)
+        })
+    }
+
+    fn commit(mut self: Box<Self>, head: Bytes) -> BoxFuture<'static, Result<Outcome>> {
+        Box::pin(async move {
+            let draft = self.draft.take().ok_or(Fault::WriterBroken)?;
+            Ok(offload(move || draft.commit(&head)).await?)
+        })
+    }
+}
+
+/// A temporary file and what is reserved for it. Dropping it removes both.
+struct Draft {
+    store: Arc<Store>,
+    name: Name,
+    token: Token,
+    temp: String,
+    options: WriteOptions,
+    slot: Slot,
+    file: Option<OwnedFd>,
+    /// Bytes of the file, so far or as they will be at least.
+    len: u64,
+    reserved: u64,
+}
+
+impl Draft {
+    fn create(
+        store: &Arc<Store>,
+        key: &Key,
+        options: WriteOptions,
+    ) -> Result<ControlFlow<Rejection, Self>, Fault> {
+        let name = Name::of(key);
+        let head_len = options.head_len as u64;
+        let hint = options.size_hint.map(|hint| hint.max(head_len));
+        let least = hint.unwrap_or(head_len);
+        if least > store.settings.value_limit_bytes {
+            return Ok(ControlFlow::Break(too_large(store, least)));
+        }
+        let reserved = least + HEADER_LEN as u64;
+        let mut locked = store.lock()?;
+        let need =
+            Need { bytes: reserved, slot: true, entry: Some(name), keep_old: hint.is_none() };
+        if let ControlFlow::Break(rejection) = make_room(&mut locked, &store.settings, need)? {
+            return Ok(ControlFlow::Break(rejection));
+        }
+        let token = Token::fresh();
+        let (file, temp, slot) = locked.journal(name, Some(token), |locked| {
+            let (file, temp) = create_temp(locked, name, token)?;
+            // Nobody else knows the file yet, so this lock is free.
+            let announced = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
+                .map_err(|errno| store.fault("lock a temporary file", name, errno))
+                .and_then(|()| {
+                    let writer = Writer { name, token, reserved };
+                    locked.edit(|table| table.put_writer(writer, unix_nanos()))
+                });
+            match announced {
+                Ok(slot) => Ok((file, temp, slot)),
+                Err(fault) => {
+                    let _ = store.dir.unlink(&temp);
+                    Err(fault)
+                }
+            }
+        })?;
+        let reconcile = locked.should_reconcile();
+        drop(locked);
+        if reconcile {
+            store.reconcile_aside();
+        }
+        let store = Arc::clone(store);
+        let len = head_len + HEADER_LEN as u64;
+        Ok(ControlFlow::Continue(Self {
+            store,
+            name,
+            token,
+            temp,
+            options,
+            slot,
+            file: Some(file),
+            len,
+            reserved,
+        }))
+    }
+
+    fn write(&mut self, parts: &[Bytes]) -> Result<ControlFlow<Rejection>, Fault> {
+        let more = parts.iter().fold(0_u64, |len, part| len.saturating_add(part.len() as u64));
+        let len = self.len.saturating_add(more);
+        if len > self.store.settings.file_limit() {
+            let bytes = len.saturating_sub(HEADER_LEN as u64);
+            return Ok(ControlFlow::Break(too_large(&self.store, bytes)));
+        }
+        if len > self.reserved
+            && let ControlFlow::Break(rejection) = self.reserve(len)?
+        {
+            return Ok(ControlFlow::Break(rejection));
+        }
+        let written = write_all(self.file()?, parts.iter().map(|part| &part[..]), self.len);
+        written.map_err(|errno| self.fault(errno))?;
+        self.len = len;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn commit(mut self, head: &Bytes) -> Result<Outcome, Fault> {
+        if head.len() != self.options.head_len {
+            return Err(Fault::HeadLength { promised: self.options.head_len, got: head.len() });
+        }
+        let header = self.store.header(self.options);
+        let store = Arc::clone(&self.store);
+        let durable = store.settings.durability == Durability::Synced;
+        let finished = self.file().and_then(|file| {
+            let finish = || {
+                write_all(file, [&header[..], head].into_iter(), 0)?;
+                if durable {
+                    retry(|| rustix::fs::fsync(file))?;
+                }
+                rustix::fs::fstat(file)
+            };
+            finish().map_err(|errno| self.fault(errno))
+        })?;
+        if directory::size(&finished) != self.len {
+            return Err(self.fault(Errno::IO));
+        }
+
+        let mut locked = store.lock()?;
+        let name = self.name;
+        // The ledger may have been made anew while we wrote.
+        if !self.is_announced(&locked)
+            && let ControlFlow::Break(rejection) = self.announce_again(&mut locked, self.len)?
+        {
+            return Ok(Outcome::Rejected(rejection));
+        }
+        if let ControlFlow::Break(rejection) = make_entry_room(&mut locked, &store.settings, name)? {
+            return Ok(Outcome::Rejected(rejection));
+        }
+        locked.journal(name, Some(self.token), |locked| {
+            // Readers of other systems fail on a file that somebody has locked.
+            rustix::fs::flock(self.file()?, FlockOperation::Unlock)
+                .and_then(|()| store.dir.rename(&self.temp, &name.to_string()))
+                .map_err(|errno| store.fault("publish an entry", name, errno))?;
+            let (slot, size) = (self.slot, self.len);
+            let record = Record { name, size, inode: finished.st_ino, last_used: unix_nanos() };
+            // The file has its final name: nothing is left to clean up.
+            let file = self.file.take();
+            locked.edit(|table| {
+                if table.writer(slot).is_some_and(|writer| writer.token == self.token) {
+                    table.remove_writer(slot)?;
+                }
+                table.put(record, Place::Newest)
+            })?;
+            Ok(file)
+        })?;
+        drop(locked);
+        if durable {
+            let synced = store.dir.sync();
+            synced.map_err(|errno| Fault::io("sync the directory", store.dir.path(), errno))?;
+        }
+        Ok(Outcome::Stored { bytes: self.len })
+    }
+
+    /// Reserves at least `len` bytes in all, and some more if they are to be had.
+    fn reserve(&mut self, len: u64) -> Result<ControlFlow<Rejection>, Fault> {
+        let store = Arc::clone(&self.store);
+        let settings = &store.settings;
+        let mut locked = store.lock()?;
+        if !self.is_announced(&locked)
+            && let ControlFlow::Break(rejection) = self.announce_again(&mut locked, self.reserved)?
+        {
+            return Ok(ControlFlow::Break(rejection));
+        }
+        let generous = len.saturating_add(settings.chunk()).min(settings.file_limit());
+        let mut outcome = ControlFlow::Continue(());
+        for total in [generous, len] {
+            let bytes = total - self.reserved;
+            let need = Need { bytes, slot: false, entry: Some(self.name), keep_old: true };
+            outcome = make_room(&mut locked, settings, need)?;
+            if outcome.is_continue() {
+                let slot = self.slot;
+                locked.edit(|table| table.reserve(slot, total))?;
+                self.reserved = total;
+                break;
+            }
+        }
+        Ok(outcome)
+    }
+
+    fn is_announced(&self, locked: &Locked<'_>) -> bool {
+        let writer = locked.table().ok().and_then(|table| table.writer(self.slot));
+        writer.is_some_and(|writer| writer.token == self.token)
+    }
+
+    fn announce_again(
+        &mut self,
+        locked: &mut Locked<'_>,
+        reserved: u64,
+    ) -> Result<ControlFlow<Rejection>, Fault> {
+        let need = Need { bytes: reserved, slot: true, entry: Some(self.name), keep_old: true };
+        let outcome = make_room(locked, &self.store.settings, need)?;
+        if outcome.is_continue() {
+            let writer = Writer { name: self.name, token: self.token, reserved };
+            self.slot = locked.edit(|table| table.put_writer(writer, unix_nanos()))?;
+            self.reserved = reserved;
+        }
+        Ok(outcome)
+    }
+
+    fn file(&self) -> Result<&OwnedFd, Fault> {
+        self.file.as_ref().ok_or(Fault::WriterBroken)
+    }
+
+    fn fault(&self, errno: Errno) -> Fault {
+        self.store.fault("write an entry", self.name, errno)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // The descriptor is there until the file has its final name.
+        let Some(file) = self.file.take() else { return };
+        let _ = self.store.dir.unlink(&self.temp);
+        drop(file);
+        self.store.ledger.give_up(self.slot, self.token);
+    }
+}
+
+impl Store {
+    fn header(&self, options: WriteOptions) -> [u8; HEADER_LEN] {
+        layout::header(options.expiry, options.mappable && self.settings.record_mappable)
+    }
+}
+
+fn too_large(store: &Store, bytes: u64) -> Rejection {
+    Rejection::ValueTooLarge { bytes, limit: store.settings.value_limit_bytes }
+}
+
+fn create_temp(
+    locked: &Locked<'_>,
+    name: Name,
+    token: Token,
+) -> Result<(OwnedFd, String), Fault> {
+    let temp = token.temp_name(name);
+    let dir = locked.directory();
+    match dir.create_file(&temp, OFlags::WRONLY) {
+        Ok(file) => Ok((file, temp)),
+        Err(errno) => Err(dir.creation_fault("create a temporary file", &temp, errno)),
+    }
+}
+
+/// Writes all parts from `offset` on, as many per call as the system takes.
+fn write_all<'a>(
+    file: &OwnedFd,
+    parts: impl Iterator<Item = &'a [u8]>,
+    mut offset: u64,
+) -> Result<(), Errno> {
+    let mut slices: Vec<IoSlice<'_>> =
+        parts.filter(|part| !part.is_empty()).map(IoSlice::new).collect();
+    let mut left = &mut slices[..];
+    while !left.is_empty() {
+        let batch = &left[..left.len().min(MAX_SLICES)];
+        let written = retry(|| rustix::io::pwritev(file, batch, offset))?;
+        if written == 0 {
+            return Err(Errno::IO);
+        }
+        offset += written as u64;
+        IoSlice::advance_slices(&mut left, written);
+    }
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! A memory-bounded cache for Arrow tables.
+//!
+//! [`Cache`] keeps tables and bytes in a store: a directory on a local disk today. Puts stream, so a
+//! table larger than memory passes through; gets are lazy, so three of two hundred columns cost three
+//! columns; what is read is verified before it is used; and a put says whether anything was stored.
+//!
+//! # Examples
+//!
+//! ```
+//! use std::sync::Arc;
+//! use arrow_array::{ArrayRef, Int64Array, RecordBatch};
+//! use ck_cache::{PutOptions, blocking::Cache};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let url = format!("file:{}", dir.path().display());
+//! # /*
+//! let url = "file:/var/cache/ck";
+//! # */
+//! let cache = Cache::open(&url)?;
+//! let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 3]));
+//! let prices: ArrayRef = Arc::new(Int64Array::from(vec![10, 20, 30]));
+//! let batch = RecordBatch::try_from_iter([("id", ids), ("price", prices)])?;
+//!
+//! let outcome = cache.put_table("prices", batch, &PutOptions::new())?;
+//! assert!(outcome.is_stored());
+//!
+//! let Some(table) = cache.open_table("prices")? else { panic!("a miss") };
+//! for batch in table.select(&["price"])?.rows(1..3)?.batches() {
+//!     println!("{:?}", batch?.column(0));
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Async and blocking
+//!
+//! [`Cache`] is async and asks for no particular executor. [`blocking::Cache`] has the same methods
+//! without `async`, for threads that may block.
+//!
+//! # Memory
+//!
+//! All operations of a cache draw the bytes they hold for a while from one
+//! [`MemoryBudget`] ([`CacheBuilder::memory_budget_bytes`]) and wait
+//! for each other when it is used up. What a caller passes in or was given is the caller's own.
+//!
+//! # Features
+//!
+//! - `file` (default): store URLs with the scheme `file`, see [`open_store`].
+//! - `tokio` (default): inside a tokio runtime, encoding and disk access run on its blocking pool.
+//!   Without it, or outside a runtime, they run on the thread that polls.
+#![forbid(unsafe_code)]
+
+mod cache;
+mod builder;
+mod options;
+mod put;
+mod source;
+mod get;
+mod cached_table;
+mod contents;
+mod table;
+mod stats;
+mod url;
+mod units;
+pub mod blocking;
+
+pub use builder::CacheBuilder;
+pub use cache::Cache;
+pub use cached_table::{Batches, BatchStream, CachedTable};
+pub use ck_arrow::{Compression, TableReader, Verification};
+pub use ck_core::{
+    Backend, Cursor, EntryInfo, Error, ErrorKind, Key, MemoryBudget, Outcome, Page, Pruned, Rejection,
+    Result, Usage,
+};
+pub use contents::{Contents, read_entry};
+pub use options::PutOptions;
+pub use stats::Stats;
+pub use table::Table;
+pub use units::{parse_bytes, parse_duration};
+pub use url::open_store;

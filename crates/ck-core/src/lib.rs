@@ -1,0 +1,39 @@
+//! Vocabulary and contracts of the `ck` cache.
+//!
+//! Everything that two crates of the workspace must agree on lives here, and nothing else: what a
+//! [`Key`] is, when an entry expires ([`Expiry`]), how failures are classified ([`Error`],
+//! [`ErrorKind`]), what a store must do ([`Backend`], [`EntryReader`], [`EntryWriter`]), and how
+//! concurrent operations share memory ([`MemoryBudget`]).
+//!
+//! The crate knows no Arrow, opens no file and no socket, and has one mandatory dependency (`bytes`).
+//!
+//! # Features
+//!
+//! - `tokio`: [`offload`] moves blocking work to tokio's blocking pool when called inside a runtime
+//!   ([`block_on`] keeps it where it is).
+//! - `conformance`: the behaviour suite (`conformance`) that every backend runs in its tests.
+#![forbid(unsafe_code)]
+
+mod key;
+mod expiry;
+mod error;
+mod backend;
+mod memory_entry;
+mod budget;
+mod offload;
+mod aligned;
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+
+pub use aligned::aligned_bytes;
+pub use backend::{
+    Backend, BoxFuture, Capabilities, Cursor, EntryInfo, EntryReader, EntryWriter, Outcome, Page,
+    Pruned, Rejection, Usage, WriteOptions,
+};
+pub use budget::{MemoryBudget, Reservation};
+pub use error::{Error, ErrorKind, Result};
+pub use expiry::Expiry;
+pub use key::Key;
+pub use memory_entry::MemoryEntry;
+pub use offload::{block_on, offload};

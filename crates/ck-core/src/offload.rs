@@ -1,0 +1,124 @@
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+
+thread_local! {
+    /// Whether this thread is inside [`block_on`]: it may block, so nothing is worth a thread hop.
+    static BLOCKING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work`, which may block on a disk or burn CPU, away from async worker threads.
+///
+/// With the feature `tokio` and inside a tokio runtime it runs on the runtime's blocking pool.
+/// Otherwise, and always under [`block_on`], it runs here and now, without any thread hop.
+///
+/// # Panics
+///
+/// A panic of `work` is passed on.
+///
+/// # Examples
+///
+/// ```
+/// let sum = ck_core::block_on(ck_core::offload(|| (1..=10).sum::<u32>()));
+/// assert_eq!(sum, 55);
+/// ```
+pub async fn offload<T, F>(work: F) -> T
+where
+    T: Send + 'static,
+    F: FnOnce() -> T + Send + 'static,
+{
+    #[cfg(feature = "tokio")]
+    if !BLOCKING.get()
+        && let Ok(runtime) = tokio::runtime::Handle::try_current()
+    {
+        match runtime.spawn_blocking(work).await {
+            Ok(value) => return value,
+            Err(failed) => match failed.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is shutting down: nobody polls us again.
+                Err(_cancelled) => return std::future::pending().await,
+            },
+        }
+    }
+    work()
+}
+
+/// Runs `future` to its end on this thread, which sleeps while the future waits.
+///
+/// Work that the future hands to [`offload`] runs on this thread too, so that a blocking call takes no
+/// thread hop, and works in the same way inside a runtime, outside, and while one shuts down.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(ck_core::block_on(async { 1 + 1 }), 2);
+/// ```
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    let _scope = BlockingScope(BLOCKING.replace(true));
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut cx = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut cx) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+/// Puts the flag back, also when the future panics.
+struct BlockingScope(bool);
+
+impl Drop for BlockingScope {
+    fn drop(&mut self) {
+        BLOCKING.set(self.0);
+    }
+}
+
+/// Wakes a parked thread.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn block_on_wakes_up_when_another_thread_wakes_it() {
+        let mut waited = false;
+        let output = block_on(std::future::poll_fn(|cx| {
+            if waited {
+                return Poll::Ready(7);
+            }
+            waited = true;
+            let waker = cx.waker().clone();
+            thread::spawn(move || waker.wake());
+            Poll::Pending
+        }));
+        assert_eq!(output, 7);
+    }
+
+    #[cfg(feature = "tokio")]
+    #[test]
+    fn under_block_on_work_stays_on_the_thread_inside_a_runtime() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let here = thread::current().id();
+        let (hopped, stayed) = runtime.block_on(async {
+            let hopped = offload(|| thread::current().id()).await;
+            (hopped, block_on(offload(|| thread::current().id())))
+        });
+        assert_ne!(hopped, here);
+        assert_eq!(stayed, here);
+        assert!(!BLOCKING.get());
+    }
+}

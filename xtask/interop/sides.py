@@ -1,0 +1,115 @@
+"""The two sides: the Python client, put together from its public pieces, and the `ck` command."""
+
+import asyncio
+import os
+import subprocess
+from pathlib import Path
+
+import pyarrow as pa
+from cachekit.backends.file import FileBackend
+from cachekit.backends.file.config import FileBackendConfig
+from cachekit.cache_handler import CacheSerializationHandler
+from cachekit.serializers.arrow_serializer import ArrowSerializer
+from cachekit.serializers.wrapper import SerializationWrapper
+
+COMPRESSIONS = ("none", "lz4", "zstd")
+
+# Exit codes of the command.
+DONE, OTHER, USAGE, MISS, CORRUPT, UNREACHABLE = range(6)
+
+
+class Python:
+    """The client's file backend and Arrow serializer on one directory."""
+
+    def __init__(self, directory: Path):
+        self.backend = Recording(FileBackendConfig(cache_dir=directory, max_size_mb=1024, max_value_mb=512))
+
+    def write(self, key: str, table: pa.Table, compression: str, ttl: int | None = None) -> None:
+        """The buffered way: the whole value, then `set`."""
+        value = _handler(compression).serialize_data(table, cache_key=key)
+        self.backend.set(key, value, ttl)
+
+    def write_streamed(self, key: str, table: pa.Table, compression: str, ttl: int | None = None) -> None:
+        """The streamed way: record batches straight into the file."""
+        handler = _handler(compression)
+        self.backend.set_streaming(key, lambda sink: handler.write_serialized_to(sink, table), ttl)
+
+    def read(self, key: str) -> pa.Table | None:
+        """The buffered way."""
+        value = self.backend.get(key)
+        return None if value is None else _decode(value)
+
+    def read_mapped(self, key: str) -> pa.Table | None:
+        """The mapped way."""
+        handle = self.backend.get_buffer(key)
+        return None if handle is None else _decode(handle.view)
+
+    def ttl(self, key: str) -> int | None:
+        return asyncio.run(self.backend.get_ttl(key))
+
+    def touch(self, key: str, ttl: int) -> bool:
+        return asyncio.run(self.backend.refresh_ttl(key, ttl))
+
+    def path(self, key: str) -> Path:
+        return Path(self.backend._key_to_path(key))
+
+
+class Recording(FileBackend):
+    """The file backend, remembering the keys that the decorator makes up."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.keys: list[str] = []
+
+    def set(self, key, value, ttl=None):
+        self.keys.append(key)
+        super().set(key, value, ttl)
+
+    def set_streaming(self, key, write_payload, ttl=None):
+        self.keys.append(key)
+        super().set_streaming(key, write_payload, ttl)
+
+
+def _handler(compression: str) -> CacheSerializationHandler:
+    return CacheSerializationHandler(ArrowSerializer(return_format="arrow", compression=compression))
+
+
+def _decode(value) -> pa.Table:
+    payload, metadata, name = SerializationWrapper.unwrap_metadata(value)
+    assert name in ("arrow", "ArrowSerializer"), name
+    return ArrowSerializer(return_format="arrow").deserialize(payload, metadata)
+
+
+class Ck:
+    """The command on one directory."""
+
+    def __init__(self, directory: Path, scratch: Path):
+        self.store = f"file:{directory}"
+        self.scratch = scratch
+
+    def run(self, *args: str) -> subprocess.CompletedProcess:
+        command = [os.environ["CK"], "--store", self.store, *map(str, args)]
+        return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120)
+
+    def done(self, *args: str) -> str:
+        """Runs what must succeed; what it printed."""
+        result = self.run(*args)
+        assert result.returncode == DONE, f"{result.args}: {result.returncode}\n{result.stderr}"
+        return result.stdout
+
+    def write(self, key: str, table: pa.Table, compression: str, ttl: str | None = None) -> None:
+        path = self.scratch / "in.arrow"
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table)
+        self.done("put", key, path, "--compression", compression, *(("--ttl", ttl) if ttl else ()))
+
+    def read(self, key: str) -> pa.Table | None:
+        path = self.scratch / "out.arrow"
+        path.unlink(missing_ok=True)
+        result = self.run("get", key, "-o", path)
+        if result.returncode == MISS:
+            assert not path.exists(), "a miss left a file"
+            return None
+        assert result.returncode == DONE, f"{result.args}: {result.returncode}\n{result.stderr}"
+        with pa.ipc.open_file(path) as reader:
+            return reader.read_all()

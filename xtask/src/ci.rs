@@ -1,0 +1,121 @@
+use std::time::{Duration, Instant};
+
+use crate::cmd::Cmd;
+use crate::report::Table;
+use crate::workspace::Metadata;
+use crate::{Result, interop, memtest, size, test, tidy, unknown_argument};
+
+pub(crate) const USAGE: &str = "ci
+    What `.ci/run` runs: format, lints, documentation, each library crate alone without features,
+    test, tidy, size, memtest --quick and interop. All of them run, even after a failure.
+";
+
+type Step = (&'static str, fn() -> Result<()>);
+
+pub(crate) fn run(args: &[String]) -> Result<()> {
+    if let Some(arg) = args.first() {
+        return Err(unknown_argument(arg));
+    }
+    let mut table = Table::new(&["step", "seconds", "result"]);
+    let mut failures = Vec::new();
+    let mut note = |name: &str, took: Duration, result: Result<()>| {
+        let verdict = if result.is_ok() { "ok" } else { "FAILED" };
+        table.row([
+            name.to_owned(),
+            format!("{:.1}", took.as_secs_f64()),
+            verdict.to_owned(),
+        ]);
+        if let Err(error) = result {
+            eprintln!("error: {error}");
+            failures.push(name.to_owned());
+        }
+    };
+    let start = Instant::now();
+    let before: &[Step] = &[
+        ("fmt", fmt),
+        ("clippy", clippy),
+        ("doc", doc),
+        ("alone", alone),
+    ];
+    let after: &[Step] = &[
+        ("tidy", || tidy::run(&[])),
+        ("size", || size::run(&[])),
+        ("memtest", || memtest::run(&["--quick".to_owned()])),
+        ("interop", || interop::run(&[])),
+    ];
+    for &(name, step) in before {
+        let (took, result) = timed(name, step);
+        note(name, took, result);
+    }
+    let (took, (summary, result)) = timed("test", || test::all(&[]));
+    note("test", took, result);
+    for &(name, step) in after {
+        let (took, result) = timed(name, step);
+        note(name, took, result);
+    }
+    table.row([
+        "all".to_owned(),
+        format!("{:.1}", start.elapsed().as_secs_f64()),
+    ]);
+    println!("\n{}", table.text());
+    summary.iter().for_each(|line| println!("{line}"));
+    if failures.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("failed: {}", failures.join(", ")))
+    }
+}
+
+fn timed<T>(name: &str, step: impl FnOnce() -> T) -> (Duration, T) {
+    println!("\n=== {name}");
+    let start = Instant::now();
+    let result = step();
+    (start.elapsed(), result)
+}
+
+fn fmt() -> Result<()> {
+    component("rustfmt", "fmt")?;
+    Cmd::cargo().args(["fmt", "--all", "--check"]).run()
+}
+
+fn clippy() -> Result<()> {
+    component("clippy", "clippy")?;
+    let scope = ["clippy", "--workspace", "--all-targets", "--all-features"];
+    Cmd::cargo()
+        .args(scope)
+        .args(["--", "-D", "warnings"])
+        .run()
+}
+
+fn doc() -> Result<()> {
+    Cmd::cargo()
+        .args(["doc", "--workspace", "--no-deps", "--all-features"])
+        .env("RUSTDOCFLAGS", "-D warnings")
+        .run()
+}
+
+/// Each library crate builds alone, with the fewest features.
+fn alone() -> Result<()> {
+    for package in Metadata::load()?.libraries() {
+        println!("{}", package.name);
+        Cmd::cargo()
+            .args([
+                "clippy",
+                "--lib",
+                "--no-default-features",
+                "--package",
+                &package.name,
+            ])
+            .args(["--", "-D", "warnings"])
+            .run()?;
+    }
+    Ok(())
+}
+
+/// Installs a component of the toolchain when its cargo command is missing.
+fn component(name: &str, subcommand: &str) -> Result<()> {
+    if Cmd::cargo().args([subcommand, "--version"]).succeeds() {
+        return Ok(());
+    }
+    Cmd::new("rustup").args(["component", "add", name]).run()
+}
