@@ -153,12 +153,11 @@ class Removal(Interop):
             self.assertEqual(self.ck.run(*command).returncode, MISS, command)
 
     def test_the_store_stays_usable_after_python_evicts(self):
-        small = Python(self.store)
-        small.backend.config = small.backend.config.model_copy(update={"max_size_mb": 4, "max_value_mb": 2})
         for i in range(8):
             self.ck.write(f"by ck {i}", wide(1 << 20), "none")
-        small.write("by python", wide(1 << 20), "none")
+        Python(self.store, max_size_mb=4).write("by python", wide(1 << 20), "none")
         self.assertIsNone(self.ck.read("by ck 0"))
+        self.assert_same(self.ck.read("by ck 7"), wide(1 << 20))
         self.assert_same(self.ck.read("by python"), wide(1 << 20))
         self.ck.write("by ck 0", numeric(), "none")
         self.assert_same(self.python.read("by ck 0"), numeric())

@@ -21,8 +21,9 @@ DONE, OTHER, USAGE, MISS, CORRUPT, UNREACHABLE = range(6)
 class Python:
     """The client's file backend and Arrow serializer on one directory."""
 
-    def __init__(self, directory: Path):
-        self.backend = Recording(FileBackendConfig(cache_dir=directory, max_size_mb=1024, max_value_mb=512))
+    def __init__(self, directory: Path, max_size_mb: int = 1024):
+        config = FileBackendConfig(cache_dir=directory, max_size_mb=max_size_mb, max_value_mb=max_size_mb // 2)
+        self.backend = Recording(config)
 
     def write(self, key: str, table: pa.Table, compression: str, ttl: int | None = None) -> None:
         """The buffered way: the whole value, then `set`."""

@@ -187,7 +187,7 @@ fn put_against_feather(
     peer: &mut Peer,
     rounds: usize,
 ) -> Result<()> {
-    let source = dir.join("source.arrow");
+    let source = dir.join(format!("{name}.arrow"));
     tables::write_ipc(table, &source)?;
     peer.load(&source)?;
     let out = dir.join("out.feather");

@@ -47,6 +47,7 @@ pub(crate) fn lineitem(bytes: usize) -> Result<Vec<RecordBatch>> {
     let scale = bytes as f64 / 960e6;
     let mut batches = Vec::new();
     for batch in LineItemArrow::new(LineItemGenerator::new(scale, 1, 1)).with_batch_size(65_536) {
+        let batch = batch?;
         let schema = batch.schema();
         let columns = schema.fields().iter().zip(batch.columns()).map(|(field, column)| {
             let plain = match column.data_type() {

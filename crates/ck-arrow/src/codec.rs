@@ -93,8 +93,9 @@ impl Compressor {
                 out.truncate(PREFIX + written);
             }
             _ => {
+                // The encoder copies each block; a small one is still in the cache when it is compressed.
                 let info = FrameInfo::new()
-                    .block_size(BlockSize::Max4MB)
+                    .block_size(BlockSize::Max64KB)
                     .block_mode(BlockMode::Independent);
                 let mut encoder = FrameEncoder::with_frame_info(info, &mut out);
                 encoder.write_all(plain).map_err(failed)?;
@@ -156,8 +157,8 @@ impl Decompressor {
     }
 
     /// Whether memory for `plain_len` bytes may be taken before they have been seen.
-    pub(crate) fn is_credible(plain_len: usize, compressed: &[u8]) -> bool {
-        plain_len / CREDIBLE_RATIO <= compressed.len() || plain_len <= 1 << 20
+    pub(crate) fn is_credible(plain_len: usize, compressed_len: usize) -> bool {
+        plain_len / CREDIBLE_RATIO <= compressed_len || plain_len <= 1 << 20
     }
 
     /// Decompresses into memory of exactly the plain length.

@@ -79,10 +79,9 @@ fn copied(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
         data_type if data_type.is_nested() => {
             // The children in fresh memory; what the parent has of its own is copied after.
             let parent = map_children(array, &mut copied)?;
-            if matches!(data_type, DataType::RunEndEncoded(_, _) | DataType::Union(_, _)) {
-                return Ok(parent);
-            }
-            Ok(with_own_buffers(&parent))
+            // Runs have no buffers of their own.
+            let has_buffers = !matches!(data_type, DataType::RunEndEncoded(_, _));
+            Ok(if has_buffers { with_own_buffers(&parent) } else { parent })
         }
         _ => flat_copy(array),
     }
@@ -102,7 +101,8 @@ fn flat_copy(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     Ok(make_array(copy.freeze()))
 }
 
-/// The same parent with its offsets and its validity in fresh memory; children stay.
+/// The same parent with its offsets (and the types of a union) and its validity in fresh memory; children
+/// stay.
 fn with_own_buffers(parent: &ArrayRef) -> ArrayRef {
     let data = parent.to_data();
     let own = |buffer: &arrow_buffer::Buffer| arrow_buffer::Buffer::from(buffer.as_slice());

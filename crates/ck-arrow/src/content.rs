@@ -58,6 +58,14 @@ impl Content {
             Some(seal) => source.sealed(len, seal).await?,
             None => source.foreign(len).await?,
         };
+        // What was hashed as a whole is good for as long as it stays where it is; what has to be fetched
+        // again may be damaged, or replaced, by then.
+        let is_in_place = entry.contiguous().is_some();
+        let verification = match verification {
+            Verification::Full if is_in_place => Verification::Off,
+            Verification::Full | Verification::OnTouch => Verification::OnTouch,
+            Verification::Off => Verification::Off,
+        };
         Ok(Self {
             verified: Verified::new(&index),
             entry,
@@ -67,7 +75,7 @@ impl Content {
             seal,
             schema,
             index,
-            verification: if verification == Verification::OnTouch { verification } else { Verification::Off },
+            verification,
             dictionaries: Mutex::default(),
         })
     }
@@ -102,7 +110,7 @@ impl Content {
         let rows = usize::try_from(block.rows).map_err(|_| damaged("a batch has more rows than memory can count"))?;
         let columns = self.columns(number, block, message, fields.clone(), wanted, dictionaries);
         let columns = columns.await.map_err(|error| error.with("batch", place))?;
-        let schema = if wanted.len() == fields.len() && wanted.is_sorted() {
+        let schema = if wanted.iter().copied().eq(0..fields.len()) {
             Arc::clone(&self.schema)
         } else {
             let fields: Fields = wanted.iter().map(|column| Arc::clone(&fields[*column])).collect();
@@ -149,9 +157,10 @@ impl Content {
         let mut parts = Vec::with_capacity(runs.len());
         let mut checks = Vec::new();
         let mut work = 0;
+        let is_in_place = self.entry.contiguous().is_some();
         for (run, bytes) in runs.into_iter().zip(bytes) {
             if self.seal.is_some() && self.verification == Verification::OnTouch {
-                for unit in run.units.filter(|unit| !self.verified.has(number, *unit)) {
+                for unit in run.units.filter(|unit| !(is_in_place && self.verified.has(number, *unit))) {
                     let span = block.units[unit].span;
                     work += span.len;
                     let start = span.offset - run.span.offset;
@@ -408,7 +417,8 @@ fn slice(bytes: &Bytes, range: Range<u64>) -> Result<Bytes> {
     }
 }
 
-/// Which units have been hashed and found good. Entries never change, so once is enough.
+/// Which units have been hashed and found good. Entries never change, so once is enough where they lie
+/// in memory.
 #[derive(Debug)]
 struct Verified {
     /// Where the units of each block start in `bits`; dictionaries first.

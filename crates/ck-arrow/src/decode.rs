@@ -15,6 +15,9 @@ use crate::codec::{Decompressor, Stored};
 use crate::extent::{Extent, extents};
 use crate::message::{ALIGNMENT, Message, Span, damaged};
 
+/// The alignment that other writers give their buffers at least.
+const WORD: u64 = 8;
+
 /// The dictionaries that a decode may need, by their IPC number.
 pub(crate) type Dictionaries = HashMap<i64, ArrayRef>;
 
@@ -32,8 +35,8 @@ pub(crate) struct Part {
 impl Part {
     /// The arrays of the part's columns.
     ///
-    /// Uncompressed buffers stay where they are when they are aligned; with `is_aligned` it is an error
-    /// when they are not. Compressed columns get an allocation each.
+    /// Uncompressed buffers stay where they are when they are aligned; with `is_aligned` all of them have
+    /// to be. Compressed columns get an allocation each.
     pub(crate) fn decode(
         &self,
         fields: &Fields,
@@ -45,9 +48,10 @@ impl Part {
         let Some(codec) = message.compression else {
             let spans = self.extents.iter().flat_map(|e| &message.buffers[e.buffers.clone()]);
             let spans = spans.map(|span| self.rebased(*span)).collect::<Result<Vec<_>>>()?;
-            let message = Extent::message_of(message, self.extents.iter(), spans);
             let fields = self.columns.iter().map(field).collect();
-            return arrays(fields, &message, &Buffer::from(self.bytes.clone()), dictionaries, is_aligned);
+            let (data, spans) = self.plain(spans)?;
+            let message = Extent::message_of(message, self.extents.iter(), spans);
+            return arrays(fields, &message, &data, dictionaries, is_aligned);
         };
         let mut decompressor = Decompressor::new(codec)?;
         let mut columns = Vec::with_capacity(self.columns.len());
@@ -71,8 +75,33 @@ impl Part {
         }
     }
 
+    /// Uncompressed buffers where they lie, or, when that is not at words, moved to where they do: the
+    /// decoder moves most of what is misaligned itself, but not the offsets of unions.
+    fn plain(&self, mut spans: Vec<Span>) -> Result<(Buffer, Vec<Span>)> {
+        if self.bytes.is_empty() {
+            // Nothing has no address, and the decoder would call a made-up one misaligned.
+            return Ok((Buffer::default(), spans));
+        }
+        let start = self.bytes.as_ptr() as u64;
+        if spans.iter().all(|span| span.len == 0 || (start + span.offset).is_multiple_of(WORD)) {
+            return Ok((Buffer::from(self.bytes.clone()), spans));
+        }
+        let mut memory = MutableBuffer::new(self.bytes.len());
+        for span in &mut spans {
+            let bytes = self.bytes_of(*span)?;
+            memory.resize(memory.len().next_multiple_of(ALIGNMENT), 0);
+            span.offset = memory.len() as u64;
+            memory.extend_from_slice(bytes);
+        }
+        Ok((memory.into(), spans))
+    }
+
     fn stored(&self, span: Span) -> Result<&[u8]> {
-        let span = self.rebased(span)?;
+        self.bytes_of(self.rebased(span)?)
+    }
+
+    /// The bytes of a buffer whose place in `bytes` is known.
+    fn bytes_of(&self, span: Span) -> Result<&[u8]> {
         let range = usize::try_from(span.offset).ok().zip(usize::try_from(span.end()).ok());
         let bytes = range.and_then(|(start, end)| self.bytes.get(start..end));
         bytes.ok_or_else(|| damaged("a buffer lies outside of the bytes of its column"))
@@ -91,11 +120,17 @@ impl Part {
         let mut grown: Vec<Option<Vec<u8>>> = Vec::with_capacity(stored.len());
         let mut spans = Vec::with_capacity(stored.len());
         let mut end = 0_usize;
+        let mut stored_bytes = 0;
         for buffer in &stored {
             let (len, aside) = match buffer {
-                Stored::Plain(bytes) => (bytes.len(), None),
+                Stored::Plain(bytes) => {
+                    stored_bytes += bytes.len();
+                    (bytes.len(), None)
+                }
                 Stored::Compressed { plain_len, bytes } => {
-                    let is_credible = Decompressor::is_credible(*plain_len, bytes);
+                    stored_bytes += bytes.len();
+                    // Together with the buffers before it: many small claims are a large one.
+                    let is_credible = Decompressor::is_credible(end.saturating_add(*plain_len), stored_bytes);
                     let aside = (!is_credible).then(|| decompressor.decompress_growing(bytes, *plain_len));
                     (*plain_len, aside.transpose()?)
                 }

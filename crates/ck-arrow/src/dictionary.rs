@@ -76,23 +76,27 @@ impl Unifier {
         let any: &dyn Array = array;
         downcast_dictionary_array!(
             any => {
-                // Dictionaries inside the values come first, as in the IPC numbering.
-                let values = self.walk(any.values(), false, next)?;
                 let place = *next;
                 *next += 1;
-                self.extend(place, any, &values, ordered)
+                let keys = self.extend(place, any, ordered)?;
+                // Dictionaries inside the values are brought together for the values of all batches at once.
+                let values = Arc::clone(&self.states[place].values);
+                let values = self.walk(&values, false, next)?;
+                // The keys are in range by construction; `try_new` checks it once more.
+                Ok(Arc::new(DictionaryArray::try_new(keys, values)?))
             }
             _ => map_children(array, &mut |child| self.walk(child, false, next))
         )
     }
 
+    /// Adds the values of an array to those so far, and gives its keys into them.
     fn extend<K: ArrowDictionaryKeyType>(
         &mut self,
         place: usize,
         array: &DictionaryArray<K>,
-        values: &ArrayRef,
         ordered: bool,
-    ) -> Result<ArrayRef, ArrowError> {
+    ) -> Result<PrimitiveArray<K>, ArrowError> {
+        let values = array.values();
         if self.states.len() <= place {
             let values = without_garbage(values)?;
             self.states.push(State { previous: (Arc::clone(&values), None), values, places: None });
@@ -109,12 +113,10 @@ impl Unifier {
             }
             state.previous = (Arc::clone(values), places);
         }
-        let keys = match &state.previous.1 {
-            None => array.keys().clone(),
-            Some(places) => moved(array.keys(), places)?,
-        };
-        // The keys are in range by construction; `try_new` checks it once more.
-        Ok(Arc::new(DictionaryArray::<K>::try_new(keys, Arc::clone(&state.values))?))
+        match &state.previous.1 {
+            None => Ok(array.keys().clone()),
+            Some(places) => moved(array.keys(), places),
+        }
     }
 }
 

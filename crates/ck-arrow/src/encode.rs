@@ -155,7 +155,8 @@ impl Encoder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Misuse`] when the batch has other columns than the schema, or after [`Encoder::end`].
+    /// [`ErrorKind::Misuse`] when the batch has other columns than the schema, or nulls where the schema
+    /// allows none, or after [`Encoder::end`].
     pub fn push(&mut self, batch: RecordBatch) -> Result<()> {
         if self.has_ended {
             return Err(Error::new(ErrorKind::Misuse, "a batch was pushed after the end of the input"));
@@ -167,6 +168,12 @@ impl Encoder {
             return Err(Error::new(ErrorKind::Misuse, "a batch has other columns than the table's schema")
                 .with("batch", batch.schema_ref())
                 .with("table", &self.schema));
+        }
+        // A reader would refuse such a batch, and it is too late then.
+        let mut columns = self.schema.fields().iter().zip(batch.columns());
+        if let Some((field, _)) = columns.find(|(field, column)| !field.is_nullable() && column.null_count() > 0) {
+            return Err(Error::new(ErrorKind::Misuse, "a batch has nulls in a column that the table's schema requires")
+                .with("column", field.name()));
         }
         self.input.push_back(batch);
         Ok(())

@@ -134,13 +134,17 @@ impl Block {
         }
         let (unit_count, inline_len) = (cursor.u32()?, cursor.u32()? as usize);
         let mut units = Vec::with_capacity((unit_count as usize).min(cursor.rest.len() / UNIT_LEN));
-        let mut seen = 0_usize;
+        let (mut seen, mut reached) = (0_usize, 0);
         for _ in 0..unit_count {
             let columns = cursor.u32()?;
             let span = Span { offset: cursor.u64()?, len: cursor.u64()? };
             if span.offset.checked_add(span.len).is_none_or(|end| end > body_len) {
                 return Err(invalid("a unit reaches beyond its block"));
             }
+            if span.offset < reached {
+                return Err(invalid("the units of a block overlap or are out of order"));
+            }
+            reached = span.end();
             seen = seen.saturating_add(columns as usize);
             units.push(Unit { columns, span, hash: cursor.u64()? });
         }

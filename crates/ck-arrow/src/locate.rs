@@ -11,6 +11,10 @@ use crate::output::END_MAGIC;
 /// What is read of an entry first: enough for the header of any entry with a key of sane length.
 const FIRST_READ: u64 = 4096;
 
+/// The Python client files tables under its serializer's short name, or under the class name when it was
+/// given an instance.
+const SERIALIZERS: [&str; 2] = [SERIALIZER, "ArrowSerializer"];
+
 /// Where the Arrow IPC file of an entry lies, and what proves it.
 #[derive(Debug)]
 pub(crate) struct Located {
@@ -62,7 +66,7 @@ fn check_is_table(header: &Header) -> Result<()> {
     if header.metadata().get("encrypted").and_then(Value::as_bool) == Some(true) {
         return unsupported("the entry is encrypted");
     }
-    if header.serializer() != SERIALIZER {
+    if !SERIALIZERS.contains(&header.serializer()) {
         return unsupported("the entry holds another kind of value than an Arrow table");
     }
     Ok(())

@@ -6,6 +6,9 @@ use crate::compression::Codec;
 const MAX_BATCH_BYTES: usize = 1 << 30;
 const MAX_WORKERS: usize = 64;
 
+/// A header is read in one piece with what follows it; a longer key would make every open read more.
+const MAX_RECORDED_KEY: usize = 1024;
+
 /// How a table is encoded.
 ///
 /// # Examples
@@ -73,10 +76,11 @@ impl EncodeOptions {
         self
     }
 
-    /// Records the key in the entry's header, where listings find it. Default: not recorded.
+    /// Records the key in the entry's header, where listings find it. Keys of more than 1 KiB are left
+    /// out. Default: not recorded.
     #[must_use]
     pub fn with_key(mut self, key: &Key) -> Self {
-        self.key = Some(key.clone());
+        self.key = (key.as_str().len() <= MAX_RECORDED_KEY).then(|| key.clone());
         self
     }
 

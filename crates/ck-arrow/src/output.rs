@@ -71,6 +71,11 @@ impl Output {
             &mut DictionaryTracker::new(false),
             &IpcWriteOptions::default(),
         );
+        // The limits of readers on depth and number of tables; a later check would come after the put.
+        arrow_ipc::root_as_message(&message.ipc_message).map_err(|error| {
+            Error::new(ErrorKind::Unsupported, "the schema is nested too deeply, or too large, for readers of Arrow IPC")
+                .with_source(error.to_string())
+        })?;
         let total = (MAGIC.len() + PREFIX_LEN + message.ipc_message.len()).next_multiple_of(ALIGNMENT);
         let prelude = [&MAGIC[..], &framed(&message.ipc_message, total - MAGIC.len())].concat();
         output.hashes.add(&prelude);

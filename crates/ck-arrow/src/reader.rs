@@ -191,12 +191,12 @@ impl TableReader {
     /// [`ErrorKind::Misuse`] when there is none, [`ErrorKind::Corrupt`] when its bytes are not what was
     /// written, and what the entry's own reads give.
     pub async fn batch(&self, place: usize) -> Result<RecordBatch> {
-        let at = self.batches.start + place;
-        if !self.batches.contains(&at) {
+        if place >= self.batches.len() {
             return Err(Error::new(ErrorKind::Misuse, "the table has no batch at this place")
                 .with("place", place)
                 .with("batches", self.num_batches()));
         }
+        let at = self.batches.start + place;
         let batch = self.content.batch(at, &self.columns).await?;
         let (start, end) = (self.starts[at], self.starts[at + 1]);
         let (first, last) = (self.rows.start.max(start), self.rows.end.min(end));

@@ -32,9 +32,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Puts and gets of small entries.
 fn entries(dir: &Path) -> Result<(), Box<dyn Error>> {
-    for (name, durability, rounds) in
-        [("fast", Durability::Fast, 20_000_u32), ("synced", Durability::Synced, 300)]
-    {
+    for (name, durability, rounds) in [
+        ("fast", Durability::Fast, 20_000_u32),
+        ("synced", Durability::Synced, 300),
+    ] {
         for size in [1 << 10, 64 << 10] {
             let store = FileBackend::builder(dir.join(format!("{name}-{size}")))
                 .durability(durability)
@@ -61,7 +62,9 @@ fn entries(dir: &Path) -> Result<(), Box<dyn Error>> {
 fn scale(dir: &Path, large: u64) -> Result<(), Box<dyn Error>> {
     const ROUNDS: u64 = 20_000;
     let open = |name: &str, entries: u64| {
-        FileBackend::builder(dir.join(name)).limit_entries(entries + ROUNDS).build()
+        FileBackend::builder(dir.join(name))
+            .limit_entries(entries + ROUNDS)
+            .build()
     };
     let stores = [(open("few", SMALL)?, SMALL), (open("many", large)?, large)];
     let body = Bytes::from_static(b"tiny");
@@ -70,7 +73,10 @@ fn scale(dir: &Path, large: u64) -> Result<(), Box<dyn Error>> {
         for i in 0..*entries {
             put(store, &Key::new(format!("fill-{i}")), &body)?;
         }
-        println!("filled {entries} entries in {:.1} s", start.elapsed().as_secs_f64());
+        println!(
+            "filled {entries} entries in {:.1} s",
+            start.elapsed().as_secs_f64()
+        );
     }
     // The first round takes the stores to their limits; the second evicts one entry per put.
     for what in ["new entries", "new entries, evicting"] {
@@ -89,11 +95,14 @@ fn scale(dir: &Path, large: u64) -> Result<(), Box<dyn Error>> {
             micros(many) / micros(few),
         );
     }
-    let start = Instant::now();
     drop(stores);
+    let start = Instant::now();
     let again = open("many", large)?;
     get(&again, &Key::new("new entries-0"))?;
-    println!("opened {large} entries and read one in {:.0} us", micros(start.elapsed()));
+    println!(
+        "opened {large} entries and read one in {:.0} us",
+        micros(start.elapsed())
+    );
     Ok(())
 }
 

@@ -64,6 +64,11 @@ impl FileBackend {
         Ok(Self(Arc::new(Store::open(dir, settings)?)))
     }
 
+    #[cfg(test)]
+    pub(crate) fn into_store(self) -> Arc<Store> {
+        self.0
+    }
+
     /// Runs `work`, which blocks, off the async threads.
     async fn run<T: Send + 'static>(
         &self,
@@ -109,12 +114,17 @@ impl Backend for FileBackend {
     ) -> BoxFuture<'a, Result<ControlFlow<Rejection, Box<dyn EntryWriter>>>> {
         let key = key.clone();
         Box::pin(async move {
-            Ok(match self.run(move |store| write::create(store, &key, options)).await? {
-                ControlFlow::Continue(writer) => {
-                    ControlFlow::Continue(Box::new(writer) as Box<dyn EntryWriter>)
-                }
-                ControlFlow::Break(rejection) => ControlFlow::Break(rejection),
-            })
+            Ok(
+                match self
+                    .run(move |store| write::create(store, &key, options))
+                    .await?
+                {
+                    ControlFlow::Continue(writer) => {
+                        ControlFlow::Continue(Box::new(writer) as Box<dyn EntryWriter>)
+                    }
+                    ControlFlow::Break(rejection) => ControlFlow::Break(rejection),
+                },
+            )
         })
     }
 
@@ -144,11 +154,7 @@ impl Backend for FileBackend {
         Box::pin(self.run(move |store| store.remove(name)))
     }
 
-    fn list(
-        &self,
-        cursor: Option<Cursor>,
-        head_bytes: usize,
-    ) -> BoxFuture<'_, Result<Page>> {
+    fn list(&self, cursor: Option<Cursor>, head_bytes: usize) -> BoxFuture<'_, Result<Page>> {
         Box::pin(self.run(move |store| reconcile::list(store, cursor.as_ref(), head_bytes)))
     }
 

@@ -170,5 +170,9 @@ fn check(option: &'static str, value: u64, least: u64, most: u64) -> Result<(), 
         return Ok(());
     }
     let bound = format!("it must lie between {least} and {most}");
-    Err(Fault::Option { option, value: value.to_string(), bound })
+    Err(Fault::Option {
+        option,
+        value: value.to_string(),
+        bound,
+    })
 }

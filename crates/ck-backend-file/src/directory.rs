@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use crate::error::Fault;
@@ -26,10 +26,14 @@ impl Directory {
         let open = || rustix::fs::openat(CWD, path, flags, Mode::empty());
         let fd = match open() {
             Err(Errno::NOENT) => {
-                DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
-                    let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-                    Fault::io("create the store's directory", path, errno)
-                })?;
+                DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(path)
+                    .map_err(|error| {
+                        let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+                        Fault::io("create the store's directory", path, errno)
+                    })?;
                 open()
             }
             opened => opened,
@@ -54,7 +58,11 @@ impl Directory {
     }
 
     /// Opens a regular file; `None` when there is none, or something else in its place.
-    pub(crate) fn open_file(&self, name: &str, access: OFlags) -> Result<Option<(OwnedFd, Stat)>, Errno> {
+    pub(crate) fn open_file(
+        &self,
+        name: &str,
+        access: OFlags,
+    ) -> Result<Option<(OwnedFd, Stat)>, Errno> {
         // NONBLOCK: a FIFO put in the place of an entry must not hang us. Regular files ignore it.
         let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let fd = match retry(|| rustix::fs::openat(&self.fd, name, flags, Mode::empty())) {
@@ -64,6 +72,15 @@ impl Directory {
         };
         let stat = rustix::fs::fstat(&fd)?;
         Ok(is_regular(&stat).then_some((fd, stat)))
+    }
+
+    /// As [`Directory::open_file`], for looking at a file: the system's own time of last use stays.
+    pub(crate) fn open_to_look(&self, name: &str) -> Result<Option<(OwnedFd, Stat)>, Errno> {
+        match self.open_file(name, OFlags::RDONLY | OFlags::NOATIME) {
+            // Only the owner of a file may ask for that.
+            Err(Errno::PERM) => self.open_file(name, OFlags::RDONLY),
+            opened => opened,
+        }
     }
 
     /// Creates a file that only this user may read, refusing whatever lies there already.
@@ -83,6 +100,25 @@ impl Directory {
 
     pub(crate) fn rename(&self, from: &str, to: &str) -> Result<(), Errno> {
         rustix::fs::renameat(&self.fd, from, &self.fd, to)
+    }
+
+    /// Gives `from` the name `to`, and removes the regular file that had it.
+    ///
+    /// Exchanging the names and then removing the old file spares what file systems do when one file
+    /// is renamed over another: they write the new one to the disk there and then, and wait for it.
+    pub(crate) fn replace(&self, from: &str, to: &str) -> Result<(), Errno> {
+        match rustix::fs::renameat_with(&self.fd, from, &self.fd, to, RenameFlags::EXCHANGE) {
+            Ok(()) => {}
+            // Not known here, or nothing to exchange with.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOENT) => {
+                return self.rename(from, to);
+            }
+            Err(errno) => return Err(errno),
+        }
+        self.unlink(from).map(|_| ()).inspect_err(|_| {
+            // What lay there cannot be removed, a directory for one: put it back.
+            let _ = rustix::fs::renameat_with(&self.fd, from, &self.fd, to, RenameFlags::EXCHANGE);
+        })
     }
 
     /// Removes a file; `false` when there was none.
@@ -112,7 +148,8 @@ impl Directory {
     /// A descriptor of its own for listing, with a position of its own.
     pub(crate) fn open_listing(&self) -> Result<OwnedFd, Errno> {
         #[cfg(test)]
-        self.scans.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.scans
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         rustix::fs::openat(&self.fd, ".", flags, Mode::empty())
     }
@@ -120,7 +157,9 @@ impl Directory {
     /// The fault for a failed creation: a directory without a name refuses new files as "not found".
     pub(crate) fn creation_fault(&self, action: &'static str, name: &str, errno: Errno) -> Fault {
         if errno == Errno::NOENT && !self.exists() {
-            return Fault::DirectoryGone { dir: self.path.clone() };
+            return Fault::DirectoryGone {
+                dir: self.path.clone(),
+            };
         }
         Fault::io(action, self.join(name), errno)
     }

@@ -8,7 +8,11 @@ use rustix::io::Errno;
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Fault {
     #[error("cannot {action}{}", advice(*.errno))]
-    Io { action: &'static str, path: PathBuf, errno: Errno },
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        errno: Errno,
+    },
     #[error(
         "another process holds the lock of the store's directory; it may be stopped, or the directory \
          may lie on a file system without working locks"
@@ -18,6 +22,8 @@ pub(crate) enum Fault {
         "another process keeps the entry locked, so its expiry cannot be changed now; try again"
     )]
     EntryLocked { path: PathBuf },
+    #[error("another process removed the temporary file of the entry being written; try again")]
+    TempGone { path: PathBuf },
     #[error("the directory is gone; open the store again")]
     DirectoryGone { dir: PathBuf },
     #[error("the store's ledger breaks as soon as it is rebuilt; something else writes to it")]
@@ -33,12 +39,20 @@ pub(crate) enum Fault {
     #[error("no such place in the listing")]
     Cursor,
     #[error("the option {option} is out of range: {bound}")]
-    Option { option: &'static str, value: String, bound: String },
+    Option {
+        option: &'static str,
+        value: String,
+        bound: String,
+    },
 }
 
 impl Fault {
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>, errno: Errno) -> Self {
-        Self::Io { action, path: path.into(), errno }
+        Self::Io {
+            action,
+            path: path.into(),
+            errno,
+        }
     }
 
     fn kind(&self) -> ErrorKind {
@@ -54,6 +68,7 @@ impl Fault {
                 | Errno::EXIST
                 | Errno::NAMETOOLONG
                 | Errno::FBIG
+                | Errno::NODEV
                 | Errno::NOSYS
                 | Errno::OPNOTSUPP
                 | Errno::INVAL => ErrorKind::Permanent,
@@ -63,7 +78,7 @@ impl Fault {
             },
             Self::LockTimeout { .. } | Self::EntryLocked { .. } => ErrorKind::Timeout,
             Self::DirectoryGone { .. } => ErrorKind::Permanent,
-            Self::Ledger { .. } => ErrorKind::Transient,
+            Self::Ledger { .. } | Self::TempGone { .. } => ErrorKind::Transient,
             Self::Range { .. } | Self::Truncated { .. } => ErrorKind::Corrupt,
             Self::HeadLength { .. } | Self::WriterBroken | Self::Cursor | Self::Option { .. } => {
                 ErrorKind::Misuse
@@ -90,22 +105,23 @@ impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
         let error = Self::new(fault.kind(), fault.to_string());
         match fault {
-            Fault::Io { path, errno, .. } => {
-                error.with("path", path.display()).with_source(std::io::Error::from(errno))
-            }
+            Fault::Io { path, errno, .. } => error
+                .with("path", path.display())
+                .with_source(std::io::Error::from(errno)),
             Fault::LockTimeout { dir, waited } => error
                 .with("directory", dir.display())
                 .with("waited_ms", waited.as_millis()),
             Fault::DirectoryGone { dir } => error.with("directory", dir.display()),
-            Fault::EntryLocked { path } | Fault::Ledger { path } | Fault::Truncated { path } => {
-                error.with("path", path.display())
-            }
-            Fault::HeadLength { promised, got } => {
-                error.with("promised_bytes", promised).with("head_bytes", got)
-            }
-            Fault::Range { start, end, len } => {
-                error.with("wanted", format_args!("{start}..{end}")).with("entry_bytes", len)
-            }
+            Fault::EntryLocked { path }
+            | Fault::Ledger { path }
+            | Fault::TempGone { path }
+            | Fault::Truncated { path } => error.with("path", path.display()),
+            Fault::HeadLength { promised, got } => error
+                .with("promised_bytes", promised)
+                .with("head_bytes", got),
+            Fault::Range { start, end, len } => error
+                .with("wanted", format_args!("{start}..{end}"))
+                .with("entry_bytes", len),
             Fault::Option { option, value, .. } => error.with(option, value),
             Fault::WriterBroken | Fault::Cursor => error,
         }

@@ -1,8 +1,8 @@
 //! Names and bytes of entry files, as the existing Python and Rust clients define them.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use blake2::digest::consts::U16;
 use blake2::{Blake2b, Digest};
@@ -169,7 +169,10 @@ mod tests {
     fn names_are_those_of_the_python_client() {
         // hashlib.blake2b(b"...", digest_size=16).hexdigest()
         let key = Key::new("ns:app:func:m.f:args:abc:v1");
-        assert_eq!(Name::of(&key).to_string(), "bcb35ae6f64fa65b2770ab3af631b1ce");
+        assert_eq!(
+            Name::of(&key).to_string(),
+            "bcb35ae6f64fa65b2770ab3af631b1ce"
+        );
         let name = Name::of(&Key::new(""));
         assert_eq!(name.to_string(), "cae66941d9efbd404e4d88758ea67670");
         assert_eq!(Name::parse(name.to_string().as_bytes()), Some(name));
@@ -182,9 +185,21 @@ mod tests {
         let kind = |text: &str| FileKind::of(text.as_bytes());
         assert_eq!(kind(&name.to_string()), FileKind::Entry(name));
         assert_eq!(kind(&token.temp_name(name)), FileKind::OurTemp(name, token));
-        assert_eq!(kind(&format!("{name}.tmp.7.1700000000000000000")), FileKind::OtherTemp);
-        assert_eq!(kind(&format!("{name}.tmp.7.1700000000000000000.3")), FileKind::OtherTemp);
-        for stranger in ["", ".ck-ledger", "README", &name.to_string().to_uppercase(), &format!("{name}0")] {
+        assert_eq!(
+            kind(&format!("{name}.tmp.7.1700000000000000000")),
+            FileKind::OtherTemp
+        );
+        assert_eq!(
+            kind(&format!("{name}.tmp.7.1700000000000000000.3")),
+            FileKind::OtherTemp
+        );
+        for stranger in [
+            "",
+            ".ck-ledger",
+            "README",
+            &name.to_string().to_uppercase(),
+            &format!("{name}0"),
+        ] {
             assert_eq!(kind(stranger), FileKind::Stranger, "{stranger}");
         }
     }
@@ -193,7 +208,10 @@ mod tests {
     fn a_header_reads_back_and_damage_is_told_from_what_we_do_not_know() {
         let expiry = Expiry::from_unix_seconds(0x0102_0304_0506_0708);
         let plain = header(expiry, false);
-        assert_eq!(plain, *b"CK\x01\x00\x00\x00\x01\x02\x03\x04\x05\x06\x07\x08");
+        assert_eq!(
+            plain,
+            *b"CK\x01\x00\x00\x00\x01\x02\x03\x04\x05\x06\x07\x08"
+        );
         assert_eq!(Header::parse(&plain), Header::Known(expiry));
         let flagged = header(Expiry::NEVER, true);
         assert_eq!(flagged[4..6], [0, 1]);

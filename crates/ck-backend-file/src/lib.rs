@@ -21,18 +21,21 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("ck-backend-file relies on Linux: flock on directories, fallocate, getdents");
 
-mod builder;
 mod backend;
-mod layout;
-mod read;
-mod write;
-mod store;
-mod room;
-mod reconcile;
-mod ledger;
+mod builder;
 mod directory;
-mod mmap;
 mod error;
+mod layout;
+mod ledger;
+mod mmap;
+mod read;
+mod reconcile;
+mod room;
+mod store;
+mod write;
+
+#[cfg(test)]
+mod tests;
 
 pub use backend::FileBackend;
 pub use builder::{Durability, FileBackendBuilder, ReadMode};

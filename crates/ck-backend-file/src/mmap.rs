@@ -1,5 +1,8 @@
 //! Memory mappings behind safe functions: the only unsafe code of the workspace.
-#![allow(unsafe_code, reason = "mapping a file is unsafe; the argument stands at each block")]
+#![allow(
+    unsafe_code,
+    reason = "mapping a file is unsafe; the argument stands at each block"
+)]
 
 use std::io;
 use std::os::fd::AsFd;
@@ -33,7 +36,9 @@ pub(crate) struct SharedWords {
 impl SharedWords {
     /// Maps the first `len` bytes of `file`, which must have that many.
     pub(crate) fn map(file: impl AsFd, len: usize) -> io::Result<Self> {
-        let map = MmapOptions::new().len(len).map_raw(file.as_fd().as_raw_fd())?;
+        let map = MmapOptions::new()
+            .len(len)
+            .map_raw(file.as_fd().as_raw_fd())?;
         Ok(Self { map })
     }
 
@@ -46,12 +51,16 @@ impl SharedWords {
     pub(crate) fn load(&self, index: usize) -> Option<u64> {
         // Acquire and Release keep the program's order of stores, so that a process killed between
         // two of them leaves the first without the second, never the other way round.
-        Some(u64::from_le(self.words().get(index)?.load(Ordering::Acquire)))
+        Some(u64::from_le(
+            self.words().get(index)?.load(Ordering::Acquire),
+        ))
     }
 
     /// Sets the word at `index`; `None` beyond the end.
     pub(crate) fn store(&self, index: usize, value: u64) -> Option<()> {
-        self.words().get(index)?.store(value.to_le(), Ordering::Release);
+        self.words()
+            .get(index)?
+            .store(value.to_le(), Ordering::Release);
         Some(())
     }
 

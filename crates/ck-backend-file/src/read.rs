@@ -17,8 +17,9 @@ use crate::mmap;
 use crate::room;
 use crate::store::{Opened, Store, read_header, still_there};
 
-/// Files of up to this many bytes are read when they are opened: mapping them costs more.
-const SMALL_FILE: u64 = 64 * 1024;
+/// Files of up to this many bytes are read when they are opened: mapping them costs as much at this
+/// size even when nothing is touched, and twice as much when everything is.
+const SMALL_FILE: u64 = 128 * 1024;
 /// Buffers of Arrow data want to start at a multiple of this.
 const ALIGNMENT: usize = 64;
 
@@ -45,8 +46,13 @@ impl Entry {
     /// Opens the live entry `name`, and counts that as a use.
     pub(crate) fn open(store: &Arc<Store>, name: Name) -> Result<Option<Self>, Fault> {
         let fault = |errno| store.fault("read an entry", name, errno);
-        let opened = store.dir.open_file(&name.to_string(), OFlags::RDONLY).map_err(fault)?;
-        let Some((file, stat)) = opened else { return Ok(None) };
+        let opened = store
+            .dir
+            .open_file(&name.to_string(), OFlags::RDONLY)
+            .map_err(fault)?;
+        let Some((file, stat)) = opened else {
+            return Ok(None);
+        };
         let size = directory::size(&stat);
         let small = if size <= SMALL_FILE {
             Some(read_aligned(&file, 0, small_len(size)).map_err(fault)?)
@@ -76,7 +82,13 @@ impl Entry {
             None => (size - HEADER_LEN as u64, large(store, name, file, &stat)),
         };
         store.record_use(name);
-        Ok(Some(Self { store: Arc::clone(store), name, expiry, len, body }))
+        Ok(Some(Self {
+            store: Arc::clone(store),
+            name,
+            expiry,
+            len,
+            body,
+        }))
     }
 
     fn fault(&self, errno: Errno) -> Fault {
@@ -91,9 +103,13 @@ pub(crate) fn inspect(
     head_bytes: usize,
 ) -> Result<Option<EntryInfo>, Fault> {
     let fault = |errno| store.fault("look at an entry", name, errno);
-    let opened = store.dir.open_file(&name.to_string(), OFlags::RDONLY).map_err(fault)?;
-    let Some((file, stat)) = opened else { return Ok(None) };
-    let Some(len) = directory::size(&stat).checked_sub(HEADER_LEN as u64) else { return Ok(None) };
+    let opened = store.dir.open_to_look(&name.to_string()).map_err(fault)?;
+    let Some((file, stat)) = opened else {
+        return Ok(None);
+    };
+    let Some(len) = directory::size(&stat).checked_sub(HEADER_LEN as u64) else {
+        return Ok(None);
+    };
     let head_bytes = usize::try_from(len).map_or(head_bytes, |len| len.min(head_bytes));
     let bytes = read_aligned(&file, 0, HEADER_LEN + head_bytes).map_err(fault)?;
     match Header::parse(&bytes) {
@@ -109,24 +125,27 @@ pub(crate) fn inspect(
 /// As [`inspect`], with the key and the last use.
 pub(crate) fn stat(store: &Store, key: &Key) -> Result<Option<EntryInfo>, Fault> {
     let name = Name::of(key);
-    let Some(info) = inspect(store, name, 0)? else { return Ok(None) };
-    let info = info.with_key(key.clone());
-    Ok(Some(with_last_use(store, name, info)))
+    let Some(info) = inspect(store, name, 0)? else {
+        return Ok(None);
+    };
+    let mut found = [(name, info.with_key(key.clone()))];
+    add_last_uses(store, &mut found);
+    let [(_, info)] = found;
+    Ok(Some(info))
 }
 
 /// Adds the last use, where the ledger knows it and can be asked.
-pub(crate) fn with_last_use(store: &Store, name: Name, info: EntryInfo) -> EntryInfo {
-    let Ok(mut locked) = store.lock() else { return info };
-    let record = locked.edit(|table| match table.find(name)? {
-        Some(slot) => table.record(slot).map(Some),
-        None => Ok(None),
-    });
-    match record {
-        Ok(Some(record)) => {
+pub(crate) fn add_last_uses(store: &Store, found: &mut [(Name, EntryInfo)]) {
+    let Ok(mut locked) = store.lock() else { return };
+    for (name, info) in found {
+        let record = locked.edit(|table| match table.find(*name)? {
+            Some(slot) => table.record(slot).map(Some),
+            None => Ok(None),
+        });
+        if let Ok(Some(record)) = record {
             let since = std::time::Duration::from_nanos(record.last_used);
-            info.with_last_used(std::time::UNIX_EPOCH + since)
+            info.last_used = Some(std::time::UNIX_EPOCH + since);
         }
-        _ => info,
     }
 }
 
@@ -148,7 +167,10 @@ impl EntryReader for Entry {
 
     fn read(&self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
         Box::pin(async move {
-            let whole = Range { start: self.whole(range.start)?, end: self.whole(range.end)? };
+            let whole = Range {
+                start: self.whole(range.start)?,
+                end: self.whole(range.end)?,
+            };
             if range.start > range.end || range.end > self.len {
                 return Err(self.beyond(&range).into());
             }
@@ -161,7 +183,10 @@ impl EntryReader for Entry {
             let read = offload(move || read_aligned(&file.file, offset, len)).await;
             let bytes = read.map_err(|errno| self.fault(errno))?;
             if bytes.len() < len {
-                return Err(Fault::Truncated { path: self.store.dir.join(self.name) }.into());
+                return Err(Fault::Truncated {
+                    path: self.store.dir.join(self.name),
+                }
+                .into());
             }
             Ok(bytes)
         })
@@ -171,21 +196,35 @@ impl EntryReader for Entry {
         let (store, name) = (Arc::clone(&self.store), self.name);
         let this = match &self.body {
             Body::Small(bytes) => This::Bytes(bytes.clone()),
-            Body::Mapped { opened, bytes } => This::File { opened: *opened, _keep: Keep::Map(bytes.clone()) },
+            Body::Mapped { opened, bytes } => This::File {
+                opened: *opened,
+                _keep: Keep::Map(bytes.clone()),
+            },
             Body::File(file) => This::File {
-                opened: Opened { file: (), name, inode: file.inode, device: file.device },
+                opened: Opened {
+                    file: (),
+                    name,
+                    inode: file.inode,
+                    device: file.device,
+                },
                 _keep: Keep::File(Arc::clone(file)),
             },
         };
         Box::pin(async move {
-            offload(move || discard(&store, name, &this)).await.map_err(ck_core::Error::from)
+            offload(move || discard(&store, name, &this))
+                .await
+                .map_err(ck_core::Error::from)
         })
     }
 }
 
 impl Entry {
     fn beyond(&self, range: &Range<u64>) -> Fault {
-        Fault::Range { start: range.start, end: range.end, len: self.len }
+        Fault::Range {
+            start: range.start,
+            end: range.end,
+            len: self.len,
+        }
     }
 
     fn whole(&self, offset: u64) -> Result<usize, Fault> {
@@ -227,7 +266,7 @@ fn discard(store: &Store, name: Name, this: &This) -> Result<bool, Fault> {
     let same = match this {
         This::File { opened, .. } => still_there(&locked, opened),
         This::Bytes(bytes) => {
-            let file = store.dir.open_file(&name.to_string(), OFlags::RDONLY).map_err(fault)?;
+            let file = store.dir.open_to_look(&name.to_string()).map_err(fault)?;
             let size = (HEADER_LEN + bytes.len()) as u64;
             match file {
                 Some((file, stat)) if directory::size(&stat) == size => {
@@ -246,7 +285,7 @@ fn discard(store: &Store, name: Name, this: &This) -> Result<bool, Fault> {
     if locked.table().is_err() {
         return store.dir.unlink(&name.to_string()).map_err(fault);
     }
-    match room::evict(&mut locked, name)? {
+    match room::evict(&mut locked, name, 0)? {
         None => Ok(true),
         Some(errno) => Err(fault(errno)),
     }
@@ -260,9 +299,22 @@ fn large(store: &Store, name: Name, file: OwnedFd, stat: &Stat) -> Body {
         // Too many mappings, or no address space: the file can still be read.
         && let Ok(map) = mmap::map_entry(&opened.file, size)
     {
-        let Opened { name, inode, device, .. } = opened;
+        let Opened {
+            name,
+            inode,
+            device,
+            ..
+        } = opened;
         let bytes = map.slice(HEADER_LEN..);
-        return Body::Mapped { bytes, opened: Opened { file: (), name, inode, device } };
+        return Body::Mapped {
+            bytes,
+            opened: Opened {
+                file: (),
+                name,
+                inode,
+                device,
+            },
+        };
     }
     Body::File(Arc::new(opened))
 }

@@ -31,7 +31,9 @@ pub(crate) fn in_background(store: &Store) -> Result<(), Fault> {
     // Waits for a ledger that needs repair, and records what is pending.
     drop(store.lock()?);
     let ledger = store.dir.open_file(FILE_NAME, OFlags::RDONLY);
-    let Ok(Some((ledger, _))) = ledger else { return Ok(()) };
+    let Ok(Some((ledger, _))) = ledger else {
+        return Ok(());
+    };
     // A lock on the ledger file itself, so that only one process at a time does the work.
     if rustix::fs::flock(&ledger, FlockOperation::NonBlockingLockExclusive).is_err() {
         return Ok(());
@@ -44,15 +46,28 @@ pub(crate) fn in_background(store: &Store) -> Result<(), Fault> {
 
 /// Compares directory and ledger.
 pub(crate) fn now(store: &Store) -> Result<(), Fault> {
-    Reconcile { store, thorough: false, epoch: 0, unknown: Vec::new(), pruned: Pruned::new() }
-        .run()
-        .map(|_| ())
+    Reconcile {
+        store,
+        thorough: false,
+        epoch: 0,
+        unknown: Vec::new(),
+        pruned: Pruned::new(),
+    }
+    .run()
+    .map(|_| ())
 }
 
 /// Compares directory and ledger, looks into every entry, and removes what is expired, damaged or left
 /// over.
 pub(crate) fn prune(store: &Store) -> Result<Pruned, Fault> {
-    Reconcile { store, thorough: true, epoch: 0, unknown: Vec::new(), pruned: Pruned::new() }.run()
+    Reconcile {
+        store,
+        thorough: true,
+        epoch: 0,
+        unknown: Vec::new(),
+        pruned: Pruned::new(),
+    }
+    .run()
 }
 
 /// The number of entries and their bytes, by looking at the files.
@@ -86,14 +101,22 @@ pub(crate) fn list(
     };
     let mut listing = Listing::open(store, position)?;
     let mut page = Page::default();
-    let Some(batch) = listing.next(PAGE)? else { return Ok(page) };
-    let Some(position) = batch.last().map(|found| found.next) else { return Ok(page) };
-    for found in batch {
-        let FileKind::Entry(name) = found.kind else { continue };
-        if let Some(info) = read::inspect(store, name, head_bytes)? {
-            page.entries.push(read::with_last_use(store, name, info));
+    let Some(batch) = listing.next(PAGE)? else {
+        return Ok(page);
+    };
+    let Some(position) = batch.last().map(|found| found.next) else {
+        return Ok(page);
+    };
+    let mut found = Vec::new();
+    for file in batch {
+        if let FileKind::Entry(name) = file.kind
+            && let Some(info) = read::inspect(store, name, head_bytes)?
+        {
+            found.push((name, info));
         }
     }
+    read::add_last_uses(store, &mut found);
+    page.entries = found.into_iter().map(|(_, info)| info).collect();
     page.next = Some(Cursor(Bytes::copy_from_slice(&position.to_le_bytes())));
     Ok(page)
 }
@@ -131,17 +154,27 @@ impl Reconcile<'_> {
         while !room::enforce(&mut self.store.lock()?, &self.store.settings, BATCH)? {}
 
         let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let done = Reconciled { at: unix_nanos(), directory_mtime, nanos };
-        self.store.lock()?.edit(|table| table.set_reconciled(done))?;
+        let done = Reconciled {
+            at: unix_nanos(),
+            directory_mtime,
+            nanos,
+        };
+        self.store
+            .lock()?
+            .edit(|table| table.set_reconciled(done))?;
         Ok(self.pruned)
     }
 
     /// Removes expired and damaged entries.
     fn inspect(&mut self, batch: &[Found]) {
         for found in batch {
-            let FileKind::Entry(name) = found.kind else { continue };
-            let opened = self.store.dir.open_file(&name.to_string(), OFlags::RDONLY);
-            let Ok(Some((file, stat))) = opened else { continue };
+            let FileKind::Entry(name) = found.kind else {
+                continue;
+            };
+            let opened = self.store.dir.open_to_look(&name.to_string());
+            let Ok(Some((file, stat))) = opened else {
+                continue;
+            };
             let dead = match read_header(&file) {
                 Ok(Header::Known(expiry)) => expiry.is_expired(),
                 Ok(Header::Damaged) => true,
@@ -198,7 +231,9 @@ impl Reconcile<'_> {
                 }
                 FileKind::OtherTemp => {
                     let Some(temp) = &found.temp else { continue };
-                    let Ok(Some(stat)) = self.store.dir.stat(temp) else { continue };
+                    let Ok(Some(stat)) = self.store.dir.stat(temp) else {
+                        continue;
+                    };
                     let age = unix_nanos().saturating_sub(directory::modified(&stat));
                     if u128::from(age) > TEMP_AGE.as_nanos() {
                         let abandoned = room::abandoned(&locked, temp);
@@ -237,7 +272,9 @@ impl Reconcile<'_> {
             let mut locked = self.store.lock()?;
             let mut steps = STEPS;
             for _ in 0..BATCH {
-                let Some(&(last_used, name)) = queue.peek() else { break };
+                let Some(&(last_used, name)) = queue.peek() else {
+                    break;
+                };
                 let walk = locked.edit(|table| walk(table, before, last_used, steps))?;
                 before = walk.before;
                 steps = walk.steps_left;
@@ -290,7 +327,9 @@ fn walk(
     mut steps: usize,
 ) -> Checked<Walk> {
     let mut before = before.filter(|&(slot, name)| {
-        table.record(slot).is_ok_and(|record| record.name == name && record.last_used <= last_used)
+        table
+            .record(slot)
+            .is_ok_and(|record| record.name == name && record.last_used <= last_used)
     });
     loop {
         let next = match before {
@@ -303,12 +342,20 @@ fn walk(
             break;
         }
         if steps == 0 {
-            return Ok(Walk { before, arrived: false, steps_left: 0 });
+            return Ok(Walk {
+                before,
+                arrived: false,
+                steps_left: 0,
+            });
         }
         steps -= 1;
         before = Some((slot, record.name));
     }
-    Ok(Walk { before, arrived: true, steps_left: steps })
+    Ok(Walk {
+        before,
+        arrived: true,
+        steps_left: steps,
+    })
 }
 
 /// A file as the directory lists it.
@@ -330,16 +377,19 @@ struct Listing<'a> {
 impl<'a> Listing<'a> {
     fn open(store: &'a Store, position: u64) -> Result<Self, Fault> {
         let fd = store.dir.open_listing();
-        let fd = fd.map_err(|errno| {
-            Fault::io("list the store's directory", store.dir.path(), errno)
-        })?;
-        Ok(Self { store, fd, position })
+        let fd =
+            fd.map_err(|errno| Fault::io("list the store's directory", store.dir.path(), errno))?;
+        Ok(Self {
+            store,
+            fd,
+            position,
+        })
     }
 
     /// The next files, about `limit` of them; `None` at the end.
     fn next(&mut self, limit: usize) -> Result<Option<Vec<Found>>, Fault> {
-        // Room for twice as many names as asked for, so that one call is enough.
-        let mut memory = Vec::with_capacity(limit * 128);
+        // An entry takes 56 bytes here, so that one call gives about as many as are asked for.
+        let mut memory = Vec::with_capacity(limit * 56);
         if self.position != 0 {
             let moved = rustix::fs::seek(&self.fd, SeekFrom::Start(self.position));
             moved.map_err(|_| Fault::Cursor)?;
@@ -365,9 +415,13 @@ impl<'a> Listing<'a> {
                 _ => None,
             };
             self.position = entry.next_entry_cookie();
-            found.push(Found { kind, temp, inode: entry.ino(), next: self.position });
+            found.push(Found {
+                kind,
+                temp,
+                inode: entry.ino(),
+                next: self.position,
+            });
         }
         Ok((!found.is_empty()).then_some(found))
     }
 }
-

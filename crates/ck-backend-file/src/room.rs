@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use ck_core::Rejection;
-use rustix::fs::{FlockOperation, OFlags};
+use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use crate::builder::Settings;
@@ -38,11 +38,8 @@ pub(crate) fn make_room(
 ) -> Result<ControlFlow<Rejection>, Fault> {
     let limit = settings.limit_bytes;
     let mut space = Space::of(locked, limit)?;
-    if need.bytes > space.ceiling {
-        return Ok(ControlFlow::Break(Rejection::ValueTooLarge {
-            bytes: need.bytes.saturating_sub(HEADER_LEN as u64),
-            limit: space.ceiling.saturating_sub(HEADER_LEN as u64).min(settings.value_limit_bytes),
-        }));
+    if let Some(rejection) = never_fits(locked, settings, need.bytes)? {
+        return Ok(ControlFlow::Break(rejection));
     }
     if space.used() + need.bytes > space.ceiling {
         let now = unix_nanos();
@@ -59,7 +56,10 @@ pub(crate) fn make_room(
         })?,
         _ => 0,
     };
-    let full = Rejection::StoreFull { bytes: need.bytes, limit };
+    let full = Rejection::StoreFull {
+        bytes: need.bytes,
+        limit,
+    };
     if space.reserved + kept + need.bytes > space.ceiling {
         reclaim(locked)?;
         space = Space::of(locked, limit)?;
@@ -85,6 +85,20 @@ pub(crate) fn make_room(
     Ok(ControlFlow::Continue(()))
 }
 
+/// Why a file of `len` bytes does not even fit into an empty store.
+pub(crate) fn never_fits(
+    locked: &Locked<'_>,
+    settings: &Settings,
+    len: u64,
+) -> Result<Option<Rejection>, Fault> {
+    let ceiling = settings.limit_bytes.saturating_sub(locked.table()?.len());
+    let entry_bytes = |bytes: u64| bytes.saturating_sub(HEADER_LEN as u64);
+    Ok((len > ceiling).then(|| Rejection::ValueTooLarge {
+        bytes: entry_bytes(len),
+        limit: entry_bytes(ceiling).min(settings.value_limit_bytes),
+    }))
+}
+
 /// Evicts entries until one more of this name would not break the limit of entries.
 pub(crate) fn make_entry_room(
     locked: &mut Locked<'_>,
@@ -95,7 +109,12 @@ pub(crate) fn make_entry_room(
     if locked.edit(|table| Ok(table.find(name)?.is_some()))? {
         return Ok(ControlFlow::Continue(()));
     }
-    let need = Need { bytes: 0, slot: false, entry: None, keep_old: false };
+    let need = Need {
+        bytes: 0,
+        slot: false,
+        entry: None,
+        keep_old: false,
+    };
     let mut eviction = Eviction::new(need);
     while locked.edit(|table| table.totals())?.entries >= limit {
         if !eviction.step(locked)? {
@@ -112,8 +131,12 @@ pub(crate) fn enforce(
     settings: &Settings,
     steps: usize,
 ) -> Result<bool, Fault> {
-    let mut eviction =
-        Eviction::new(Need { bytes: 0, slot: false, entry: None, keep_old: false });
+    let mut eviction = Eviction::new(Need {
+        bytes: 0,
+        slot: false,
+        entry: None,
+        keep_old: false,
+    });
     for _ in 0..steps {
         let space = Space::of(locked, settings.limit_bytes)?;
         let entries = locked.edit(|table| table.totals())?.entries;
@@ -137,7 +160,9 @@ pub(crate) fn reclaim(locked: &mut Locked<'_>) -> Result<(u64, u64), Fault> {
     let (mut files, mut bytes) = (0, 0);
     for (slot, writer) in writers {
         let temp = writer.token.temp_name(writer.name);
-        let Some(size) = abandoned(locked, &temp) else { continue };
+        let Some(size) = abandoned(locked, &temp) else {
+            continue;
+        };
         locked.journal(writer.name, Some(writer.token), |locked| {
             if let Ok(true) = locked.directory().unlink(&temp) {
                 files += 1;
@@ -154,7 +179,7 @@ pub(crate) fn reclaim(locked: &mut Locked<'_>) -> Result<(u64, u64), Fault> {
 /// Writers hold an exclusive `flock` on their temporary file from before it is announced until after
 /// it is published, and the kernel releases it when they die.
 pub(crate) fn abandoned(locked: &Locked<'_>, temp: &str) -> Option<u64> {
-    match locked.directory().open_file(temp, OFlags::RDONLY) {
+    match locked.directory().open_to_look(temp) {
         Ok(Some((file, stat))) => {
             let lock = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
             lock.is_ok().then(|| directory::size(&stat))
@@ -200,13 +225,17 @@ struct Eviction {
 
 impl Eviction {
     fn new(need: Need) -> Self {
-        Self { need, stuck: Vec::new(), why: None }
+        Self {
+            need,
+            stuck: Vec::new(),
+            why: None,
+        }
     }
 
     /// Evicts one entry; `false` when there is none to evict.
     fn step(&mut self, locked: &mut Locked<'_>) -> Result<bool, Fault> {
         while let Some(victim) = self.choose(locked)? {
-            match evict(locked, victim.name)? {
+            match evict(locked, victim.name, victim.size)? {
                 None => {
                     tracing::trace!(entry = %victim.name, bytes = victim.size, "evicted");
                     return Ok(true);
@@ -221,7 +250,11 @@ impl Eviction {
             }
         }
         match self.why {
-            Some(errno) => Err(Fault::io("evict an entry", locked.directory().path(), errno)),
+            Some(errno) => Err(Fault::io(
+                "evict an entry",
+                locked.directory().path(),
+                errno,
+            )),
             None => Ok(false),
         }
     }
@@ -245,8 +278,14 @@ impl Eviction {
     }
 }
 
-/// Removes an entry's file and its account; `Some` when the file cannot be removed.
-pub(crate) fn evict(locked: &mut Locked<'_>, name: Name) -> Result<Option<Errno>, Fault> {
+/// Removes an entry's file, of about `size` bytes, and its account; `Some` when the file cannot be
+/// removed.
+pub(crate) fn evict(
+    locked: &mut Locked<'_>,
+    name: Name,
+    size: u64,
+) -> Result<Option<Errno>, Fault> {
+    locked.bury(name, size);
     locked.journal(name, None, |locked| {
         let file_name = name.to_string();
         if let Err(errno) = locked.directory().unlink(&file_name) {

@@ -37,7 +37,12 @@ impl Store {
     pub(crate) fn open(path: &Path, settings: Settings) -> Result<Self, Fault> {
         let dir = Arc::new(Directory::open(path)?);
         let ledger = Ledger::new(Arc::clone(&dir));
-        Ok(Self { dir, settings, ledger, reconciling: AtomicBool::new(false) })
+        Ok(Self {
+            dir,
+            settings,
+            ledger,
+            reconciling: AtomicBool::new(false),
+        })
     }
 
     pub(crate) fn lock(&self) -> Result<Locked<'_>, Fault> {
@@ -77,13 +82,16 @@ impl Store {
     /// Removes an entry found expired or damaged, unless it was replaced or given a new expiry since.
     /// Gives up when another process holds the lock: the next reader will find it again.
     pub(crate) fn remove_dead<F: std::os::fd::AsFd>(&self, opened: &Opened<F>) -> bool {
-        let Some(mut locked) = self.ledger.try_lock() else { return false };
+        let Some(mut locked) = self.ledger.try_lock() else {
+            return false;
+        };
         let dead = match read_header(&opened.file) {
             Ok(Header::Damaged) => true,
             Ok(Header::Known(expiry)) => expiry.is_expired(),
             Ok(Header::Foreign) | Err(_) => false,
         };
-        dead && still_there(&locked, opened) && matches!(room::evict(&mut locked, opened.name), Ok(None))
+        dead && still_there(&locked, opened)
+            && matches!(room::evict(&mut locked, opened.name, 0), Ok(None))
     }
 
     /// Gives the live entry a new expiry, in the eight bytes that hold it.
@@ -93,8 +101,13 @@ impl Store {
         let deadline = std::time::Instant::now() + self.settings.lock_timeout;
         loop {
             let locked = self.lock()?;
-            let opened = self.dir.open_file(&name.to_string(), OFlags::RDWR).map_err(fault)?;
-            let Some((file, _)) = opened else { return Ok(false) };
+            let opened = self
+                .dir
+                .open_file(&name.to_string(), OFlags::RDWR)
+                .map_err(fault)?;
+            let Some((file, _)) = opened else {
+                return Ok(false);
+            };
             match read_header(&file).map_err(fault)? {
                 Header::Known(old) if !old.is_expired() => {}
                 _ => return Ok(false),
@@ -116,7 +129,9 @@ impl Store {
                 }
                 Err(Errno::WOULDBLOCK) if std::time::Instant::now() < deadline => {}
                 Err(Errno::WOULDBLOCK) => {
-                    return Err(Fault::EntryLocked { path: self.dir.join(name) });
+                    return Err(Fault::EntryLocked {
+                        path: self.dir.join(name),
+                    });
                 }
                 Err(errno) => return Err(fault(errno)),
             }
@@ -131,9 +146,10 @@ impl Store {
         let fault = |errno| self.fault(ACTION, name, errno);
         let mut locked = self.lock()?;
         let file_name = name.to_string();
-        let Some((file, _)) = self.dir.open_file(&file_name, OFlags::RDONLY).map_err(fault)? else {
+        let Some((file, _)) = self.dir.open_to_look(&file_name).map_err(fault)? else {
             // Somebody else removed it: forget it too.
-            if locked.table().is_ok() && self.dir.stat(&file_name).is_ok_and(|stat| stat.is_none()) {
+            if locked.table().is_ok() && self.dir.stat(&file_name).is_ok_and(|stat| stat.is_none())
+            {
                 room::forget(&mut locked, name)?;
             }
             return Ok(false);
@@ -184,7 +200,12 @@ impl Drop for Store {
 
 impl<F> Opened<F> {
     pub(crate) fn new(name: Name, file: F, stat: &Stat) -> Self {
-        Self { name, file, inode: stat.st_ino, device: stat.st_dev }
+        Self {
+            name,
+            file,
+            inode: stat.st_ino,
+            device: stat.st_dev,
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::directory::{self, retry};
 use crate::error::Fault;
 use crate::layout::{self, HEADER_LEN, Name, Token};
 use crate::ledger::{Locked, Place, Record, Slot, Writer, unix_nanos};
-use crate::room::{Need, make_entry_room, make_room};
+use crate::room::{Need, make_entry_room, make_room, never_fits};
 use crate::store::Store;
 
 /// Files of up to this many bytes are written while the lock is held: taking it twice costs more.
@@ -30,9 +30,14 @@ pub(crate) fn put(
     options: WriteOptions,
 ) -> Result<Outcome, Fault> {
     if head.len() != options.head_len {
-        return Err(Fault::HeadLength { promised: options.head_len, got: head.len() });
+        return Err(Fault::HeadLength {
+            promised: options.head_len,
+            got: head.len(),
+        });
     }
-    let len = body.iter().fold(head.len() as u64, |len, part| len.saturating_add(part.len() as u64));
+    let len = body.iter().fold(head.len() as u64, |len, part| {
+        len.saturating_add(part.len() as u64)
+    });
     if len > store.settings.value_limit_bytes {
         return Ok(Outcome::Rejected(too_large(store, len)));
     }
@@ -62,7 +67,12 @@ fn put_small(
     let header = store.header(options);
     let bytes = len + HEADER_LEN as u64;
     let mut locked = store.lock()?;
-    let need = Need { bytes, slot: true, entry: Some(name), keep_old: false };
+    let need = Need {
+        bytes,
+        slot: true,
+        entry: Some(name),
+        keep_old: false,
+    };
     if let ControlFlow::Break(rejection) = make_room(&mut locked, &store.settings, need)? {
         return Ok(Outcome::Rejected(rejection));
     }
@@ -72,20 +82,24 @@ fn put_small(
     let token = Token::fresh();
     let file = locked.journal(name, Some(token), |locked| {
         let (file, temp) = create_temp(locked, name, token)?;
-        let parts = [&header[..], head].into_iter().chain(body.iter().map(|part| &part[..]));
+        let parts = [&header[..], head]
+            .into_iter()
+            .chain(body.iter().map(|part| &part[..]));
         let published = write_all(&file, parts, 0)
-            .and_then(|()| Ok((rustix::fs::fstat(&file)?.st_ino, store.dir.rename(&temp, &name.to_string())?)));
-        match published {
-            Ok((inode, ())) => {
-                let record = Record { name, size: bytes, inode, last_used: unix_nanos() };
-                locked.edit(|table| table.put(record, Place::Newest))?;
-                Ok(file)
-            }
-            Err(errno) => {
-                let _ = store.dir.unlink(&temp);
-                Err(store.fault("write an entry", name, errno))
-            }
-        }
+            .and_then(|()| rustix::fs::fstat(&file))
+            .map_err(|errno| store.fault("write an entry", name, errno))
+            .and_then(|stat| publish(locked, store, &temp, name).map(|()| stat.st_ino));
+        let inode = published.inspect_err(|_| {
+            let _ = store.dir.unlink(&temp);
+        })?;
+        let record = Record {
+            name,
+            size: bytes,
+            inode,
+            last_used: unix_nanos(),
+        };
+        locked.edit(|table| table.put(record, Place::Newest))?;
+        Ok(file)
     })?;
     let reconcile = locked.should_reconcile();
     drop(locked);
@@ -103,9 +117,9 @@ pub(crate) fn create(
     options: WriteOptions,
 ) -> Result<ControlFlow<Rejection, FileWriter>, Fault> {
     Ok(match Draft::create(store, key, options)? {
-        ControlFlow::Continue(draft) => {
-            ControlFlow::Continue(FileWriter { draft: Some(Box::new(draft)) })
-        }
+        ControlFlow::Continue(draft) => ControlFlow::Continue(FileWriter {
+            draft: Some(Box::new(draft)),
+        }),
         ControlFlow::Break(rejection) => ControlFlow::Break(rejection),
     })
 }
@@ -170,8 +184,12 @@ impl Draft {
         }
         let reserved = least + HEADER_LEN as u64;
         let mut locked = store.lock()?;
-        let need =
-            Need { bytes: reserved, slot: true, entry: Some(name), keep_old: hint.is_none() };
+        let need = Need {
+            bytes: reserved,
+            slot: true,
+            entry: Some(name),
+            keep_old: hint.is_none(),
+        };
         if let ControlFlow::Break(rejection) = make_room(&mut locked, &store.settings, need)? {
             return Ok(ControlFlow::Break(rejection));
         }
@@ -182,7 +200,11 @@ impl Draft {
             let announced = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
                 .map_err(|errno| store.fault("lock a temporary file", name, errno))
                 .and_then(|()| {
-                    let writer = Writer { name, token, reserved };
+                    let writer = Writer {
+                        name,
+                        token,
+                        reserved,
+                    };
                     locked.edit(|table| table.put_writer(writer, unix_nanos()))
                 });
             match announced {
@@ -214,7 +236,9 @@ impl Draft {
     }
 
     fn write(&mut self, parts: &[Bytes]) -> Result<ControlFlow<Rejection>, Fault> {
-        let more = parts.iter().fold(0_u64, |len, part| len.saturating_add(part.len() as u64));
+        let more = parts
+            .iter()
+            .fold(0_u64, |len, part| len.saturating_add(part.len() as u64));
         let len = self.len.saturating_add(more);
         if len > self.store.settings.file_limit() {
             let bytes = len.saturating_sub(HEADER_LEN as u64);
@@ -233,7 +257,10 @@ impl Draft {
 
     fn commit(mut self, head: &Bytes) -> Result<Outcome, Fault> {
         if head.len() != self.options.head_len {
-            return Err(Fault::HeadLength { promised: self.options.head_len, got: head.len() });
+            return Err(Fault::HeadLength {
+                promised: self.options.head_len,
+                got: head.len(),
+            });
         }
         let header = self.store.header(self.options);
         let store = Arc::clone(&self.store);
@@ -260,20 +287,29 @@ impl Draft {
         {
             return Ok(Outcome::Rejected(rejection));
         }
-        if let ControlFlow::Break(rejection) = make_entry_room(&mut locked, &store.settings, name)? {
+        if let ControlFlow::Break(rejection) = make_entry_room(&mut locked, &store.settings, name)?
+        {
             return Ok(Outcome::Rejected(rejection));
         }
         locked.journal(name, Some(self.token), |locked| {
             // Readers of other systems fail on a file that somebody has locked.
             rustix::fs::flock(self.file()?, FlockOperation::Unlock)
-                .and_then(|()| store.dir.rename(&self.temp, &name.to_string()))
-                .map_err(|errno| store.fault("publish an entry", name, errno))?;
+                .map_err(|errno| store.fault("unlock a temporary file", name, errno))?;
+            publish(locked, &store, &self.temp, name)?;
             let (slot, size) = (self.slot, self.len);
-            let record = Record { name, size, inode: finished.st_ino, last_used: unix_nanos() };
+            let record = Record {
+                name,
+                size,
+                inode: finished.st_ino,
+                last_used: unix_nanos(),
+            };
             // The file has its final name: nothing is left to clean up.
             let file = self.file.take();
             locked.edit(|table| {
-                if table.writer(slot).is_some_and(|writer| writer.token == self.token) {
+                if table
+                    .writer(slot)
+                    .is_some_and(|writer| writer.token == self.token)
+                {
                     table.remove_writer(slot)?;
                 }
                 table.put(record, Place::Newest)
@@ -294,15 +330,23 @@ impl Draft {
         let settings = &store.settings;
         let mut locked = store.lock()?;
         if !self.is_announced(&locked)
-            && let ControlFlow::Break(rejection) = self.announce_again(&mut locked, self.reserved)?
+            && let ControlFlow::Break(rejection) =
+                self.announce_again(&mut locked, self.reserved)?
         {
             return Ok(ControlFlow::Break(rejection));
         }
-        let generous = len.saturating_add(settings.chunk()).min(settings.file_limit());
+        let generous = len
+            .saturating_add(settings.chunk())
+            .min(settings.file_limit());
         let mut outcome = ControlFlow::Continue(());
         for total in [generous, len] {
             let bytes = total - self.reserved;
-            let need = Need { bytes, slot: false, entry: Some(self.name), keep_old: true };
+            let need = Need {
+                bytes,
+                slot: false,
+                entry: Some(self.name),
+                keep_old: true,
+            };
             outcome = make_room(&mut locked, settings, need)?;
             if outcome.is_continue() {
                 let slot = self.slot;
@@ -311,11 +355,19 @@ impl Draft {
                 break;
             }
         }
+        if outcome.is_break()
+            && let Some(rejection) = never_fits(&locked, settings, len)?
+        {
+            outcome = ControlFlow::Break(rejection);
+        }
         Ok(outcome)
     }
 
     fn is_announced(&self, locked: &Locked<'_>) -> bool {
-        let writer = locked.table().ok().and_then(|table| table.writer(self.slot));
+        let writer = locked
+            .table()
+            .ok()
+            .and_then(|table| table.writer(self.slot));
         writer.is_some_and(|writer| writer.token == self.token)
     }
 
@@ -324,10 +376,19 @@ impl Draft {
         locked: &mut Locked<'_>,
         reserved: u64,
     ) -> Result<ControlFlow<Rejection>, Fault> {
-        let need = Need { bytes: reserved, slot: true, entry: Some(self.name), keep_old: true };
+        let need = Need {
+            bytes: reserved,
+            slot: true,
+            entry: Some(self.name),
+            keep_old: true,
+        };
         let outcome = make_room(locked, &self.store.settings, need)?;
         if outcome.is_continue() {
-            let writer = Writer { name: self.name, token: self.token, reserved };
+            let writer = Writer {
+                name: self.name,
+                token: self.token,
+                reserved,
+            };
             self.slot = locked.edit(|table| table.put_writer(writer, unix_nanos()))?;
             self.reserved = reserved;
         }
@@ -355,19 +416,51 @@ impl Drop for Draft {
 
 impl Store {
     fn header(&self, options: WriteOptions) -> [u8; HEADER_LEN] {
-        layout::header(options.expiry, options.mappable && self.settings.record_mappable)
+        layout::header(
+            options.expiry,
+            options.mappable && self.settings.record_mappable,
+        )
     }
 }
 
 fn too_large(store: &Store, bytes: u64) -> Rejection {
-    Rejection::ValueTooLarge { bytes, limit: store.settings.value_limit_bytes }
+    Rejection::ValueTooLarge {
+        bytes,
+        limit: store.settings.value_limit_bytes,
+    }
 }
 
-fn create_temp(
-    locked: &Locked<'_>,
-    name: Name,
-    token: Token,
-) -> Result<(OwnedFd, String), Fault> {
+/// Gives the temporary file its final name.
+fn publish(locked: &mut Locked<'_>, store: &Store, temp: &str, name: Name) -> Result<(), Fault> {
+    let old = locked.edit(|table| match table.find(name)? {
+        Some(slot) => table.record(slot).map(Some),
+        None => Ok(None),
+    })?;
+    let to = name.to_string();
+    // With `Synced` the new file is on the disk already, and one step is safer than two.
+    let replaced = match old {
+        Some(old) if store.settings.durability == Durability::Fast => {
+            locked.bury(name, old.size);
+            store.dir.stat(&to).and_then(|stat| match stat {
+                Some(_) => store.dir.replace(temp, &to),
+                None => store.dir.rename(temp, &to),
+            })
+        }
+        _ => store.dir.rename(temp, &to),
+    };
+    replaced.map_err(|errno| match errno {
+        // Other systems remove temporary files that were not written to for a minute.
+        Errno::NOENT if store.dir.exists() => Fault::TempGone {
+            path: store.dir.join(temp),
+        },
+        Errno::NOENT => Fault::DirectoryGone {
+            dir: store.dir.path().to_owned(),
+        },
+        errno => store.fault("publish an entry", name, errno),
+    })
+}
+
+fn create_temp(locked: &Locked<'_>, name: Name, token: Token) -> Result<(OwnedFd, String), Fault> {
     let temp = token.temp_name(name);
     let dir = locked.directory();
     match dir.create_file(&temp, OFlags::WRONLY) {
@@ -382,8 +475,10 @@ fn write_all<'a>(
     parts: impl Iterator<Item = &'a [u8]>,
     mut offset: u64,
 ) -> Result<(), Errno> {
-    let mut slices: Vec<IoSlice<'_>> =
-        parts.filter(|part| !part.is_empty()).map(IoSlice::new).collect();
+    let mut slices: Vec<IoSlice<'_>> = parts
+        .filter(|part| !part.is_empty())
+        .map(IoSlice::new)
+        .collect();
     let mut left = &mut slices[..];
     while !left.is_empty() {
         let batch = &left[..left.len().min(MAX_SLICES)];

@@ -1,14 +1,14 @@
 use std::fmt;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use arrow_array::{RecordBatch, RecordBatchReader};
 use arrow_schema::{ArrowError, SchemaRef};
 use ck_arrow::TableReader;
-use ck_core::{BoxFuture, EntryReader, Key, Result, block_on};
+use ck_core::{BoxFuture, EntryReader, Key, Reservation, Result, block_on};
 use futures_core::Stream;
 
 use crate::cache::{Shared, is_corrupt, with_key};
@@ -31,7 +31,12 @@ struct Origin {
     key: Key,
     entry: Arc<dyn EntryReader>,
     damaged: AtomicBool,
+    /// What a read of one batch holds for a while, once it is known.
+    held: OnceLock<u64>,
 }
+
+/// How much larger columns are taken to be when they are decompressed: no index says it.
+const PLAIN_FACTOR: u64 = 4;
 
 impl CachedTable {
     pub(crate) fn new(
@@ -40,7 +45,7 @@ impl CachedTable {
         entry: Arc<dyn EntryReader>,
         reader: TableReader,
     ) -> Self {
-        let origin = Origin { shared, key, entry, damaged: AtomicBool::new(false) };
+        let origin = Origin { shared, key, entry, damaged: AtomicBool::new(false), held: OnceLock::new() };
         Self { reader, origin: Arc::new(origin) }
     }
 
@@ -112,6 +117,7 @@ impl CachedTable {
     ///
     /// What the store reports, and damage.
     pub async fn batch(&self, index: usize) -> Result<RecordBatch> {
+        let _reservation = self.reserve().await?;
         let batch = self.reader.batch(index).await;
         self.origin.check(batch).await
     }
@@ -126,8 +132,11 @@ impl CachedTable {
     ///
     /// As [`CachedTable::batch`].
     pub async fn read_all(&self) -> Result<Vec<RecordBatch>> {
-        let batches = self.reader.read_all().await;
-        self.origin.check(batches).await
+        let mut batches = Vec::with_capacity(self.num_batches());
+        for index in 0..self.num_batches() {
+            batches.push(self.batch(index).await?);
+        }
+        Ok(batches)
     }
 
     /// The batches of this view as an async stream.
@@ -158,6 +167,14 @@ impl CachedTable {
         &self.reader
     }
 
+    /// The share of the memory budget that one read needs. A batch beyond the whole budget, which
+    /// another writer may have made, takes all of it.
+    async fn reserve(&self) -> Result<Reservation> {
+        let budget = &self.origin.shared.budget;
+        let held = *self.origin.held.get_or_init(|| held_by_a_read(&*self.origin.entry, &self.reader));
+        budget.reserve(held.min(budget.limit())).await
+    }
+
     fn view(&self, reader: TableReader) -> Self {
         Self { reader, origin: Arc::clone(&self.origin) }
     }
@@ -175,6 +192,16 @@ impl Origin {
         }
         Err(error)
     }
+}
+
+/// Bytes that a read of the largest batch fetches and decompresses.
+fn held_by_a_read(entry: &dyn EntryReader, reader: &TableReader) -> u64 {
+    let batches = reader.layout().batches;
+    let largest = batches.iter().map(|batch| batch.body_bytes).max().unwrap_or(0);
+    let is_plain = batches.iter().find_map(|batch| batch.compression) == Some("none");
+    let fetched = if entry.contiguous().is_some() { 0 } else { 1 };
+    let plain = if is_plain { 0 } else { PLAIN_FACTOR };
+    largest.saturating_mul(fetched + plain)
 }
 
 impl fmt::Debug for CachedTable {

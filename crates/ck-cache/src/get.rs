@@ -4,7 +4,7 @@ use bytes::Bytes;
 use ck_arrow::TableReader;
 use ck_core::{EntryReader, Key, Result};
 
-use crate::cache::{is_corrupt, with_key};
+use crate::cache::{Shared, is_corrupt, with_key};
 use crate::contents::read_bytes;
 use crate::{Cache, CachedTable, Contents, Table, read_entry};
 
@@ -20,11 +20,10 @@ impl Cache {
     /// See [`Cache`]. [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the entry is intact but no table.
     pub async fn open_table(&self, key: impl Into<Key>) -> Result<Option<CachedTable>> {
         let key = key.into();
-        let opened = self.get(&key, async |entry| {
-            let reader = TableReader::open(Arc::clone(&entry), self.shared.verification).await?;
-            Ok(CachedTable::new(Arc::clone(&self.shared), key.clone(), entry, reader))
-        });
-        opened.await
+        let Some(entry) = self.open_entry(&key).await? else { return Ok(None) };
+        let opened = TableReader::open(Arc::clone(&entry), self.shared.verification).await;
+        let opened = self.settle(&key, &*entry, opened).await?;
+        Ok(opened.map(|reader| CachedTable::new(Arc::clone(&self.shared), key, entry, reader)))
     }
 
     /// The whole table under `key`; `None` when there is none.
@@ -38,12 +37,9 @@ impl Cache {
     /// As [`Cache::open_table`].
     pub async fn get_table(&self, key: impl Into<Key>) -> Result<Option<Table>> {
         let key = key.into();
-        let read = self.get(&key, async |entry| {
-            let reader = TableReader::open(entry, self.shared.verification).await?;
-            let batches = reader.read_all().await?;
-            Ok(Table::from_parts(reader.schema(), batches))
-        });
-        read.await
+        let Some(entry) = self.open_entry(&key).await? else { return Ok(None) };
+        let read = self.shared.read_table(Arc::clone(&entry)).await;
+        self.settle(&key, &*entry, read).await
     }
 
     /// The bytes under `key`, verified; `None` when there are none.
@@ -60,13 +56,9 @@ impl Cache {
     /// See [`Cache`]. [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the entry is a table, or encrypted.
     pub async fn get_bytes(&self, key: impl Into<Key>) -> Result<Option<Bytes>> {
         let key = key.into();
-        let read = self.get(&key, async |entry| {
-            // A store that maps hands out its own memory.
-            let held = if entry.contiguous().is_some() { 0 } else { entry.len() };
-            let _reservation = self.shared.budget.reserve(held).await?;
-            Ok(read_bytes(&*entry).await?.1)
-        });
-        read.await
+        let Some(entry) = self.open_entry(&key).await? else { return Ok(None) };
+        let read = self.shared.read_bytes(&*entry).await;
+        self.settle(&key, &*entry, read).await
     }
 
     /// Reads every byte of the entry under `key` and checks all that is known of it; `false` when there
@@ -89,28 +81,48 @@ impl Cache {
         Ok(true)
     }
 
-    /// Opens the entry and lets `read` make something of it. Damage is a miss.
-    async fn get<T>(
+    /// Opens the entry for a get; `None`, and counted, when there is none.
+    async fn open_entry(&self, key: &Key) -> Result<Option<Arc<dyn EntryReader>>> {
+        let entry = self.shared.backend.open(key).await.map_err(with_key(key))?;
+        if entry.is_none() {
+            self.shared.counters.misses.add(1);
+        }
+        Ok(entry)
+    }
+
+    /// Counts what a get made of an entry. Damage is a miss.
+    async fn settle<T>(
         &self,
         key: &Key,
-        read: impl AsyncFnOnce(Arc<dyn EntryReader>) -> Result<T>,
+        entry: &dyn EntryReader,
+        read: Result<T>,
     ) -> Result<Option<T>> {
-        let counters = &self.shared.counters;
-        let Some(entry) = self.shared.backend.open(key).await.map_err(with_key(key))? else {
-            counters.misses.add(1);
-            return Ok(None);
-        };
-        match read(Arc::clone(&entry)).await {
+        match read {
             Ok(value) => {
-                counters.hits.add(1);
+                self.shared.counters.hits.add(1);
                 Ok(Some(value))
             }
             Err(error) if is_corrupt(&error) => {
-                counters.misses.add(1);
-                self.shared.discard(key, &*entry, &error).await;
+                self.shared.counters.misses.add(1);
+                self.shared.discard(key, entry, &error).await;
                 Ok(None)
             }
             Err(error) => Err(with_key(key)(error)),
         }
+    }
+}
+
+impl Shared {
+    async fn read_table(&self, entry: Arc<dyn EntryReader>) -> Result<Table> {
+        let reader = TableReader::open(entry, self.verification).await?;
+        let batches = reader.read_all().await?;
+        Ok(Table::from_parts(reader.schema(), batches))
+    }
+
+    async fn read_bytes(&self, entry: &dyn EntryReader) -> Result<Bytes> {
+        // A store that maps hands out its own memory.
+        let held = if entry.contiguous().is_some() { 0 } else { entry.len() };
+        let _reservation = self.budget.reserve(held).await?;
+        Ok(read_bytes(entry).await?.1)
     }
 }

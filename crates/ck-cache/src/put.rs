@@ -7,7 +7,7 @@ use arrow_array::{RecordBatch, RecordBatchReader};
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
 use ck_arrow::{Codec, EncodeOptions, Encoder, retained_bytes};
-use ck_core::{Key, Outcome, Result, WriteOptions, offload};
+use ck_core::{BoxFuture, Key, Outcome, Result, WriteOptions, offload};
 use ck_frame::Header;
 use futures_core::Stream;
 use serde_json::json;
@@ -135,18 +135,21 @@ impl Cache {
         Ok(outcome)
     }
 
-    async fn put(
-        &self,
+    /// Boxed, so that callers' futures stay small and are seen to be `Send`.
+    fn put<'a>(
+        &'a self,
         key: Key,
         schema: SchemaRef,
-        source: Source<'_>,
+        source: Source<'a>,
         source_bytes: Option<u64>,
-        options: &PutOptions,
-    ) -> Result<Outcome> {
-        let stored = self.shared.put(&key, schema, source, source_bytes, options).await;
-        let outcome = stored.map_err(with_key(&key))?;
-        self.shared.count_put(&outcome);
-        Ok(outcome)
+        options: &'a PutOptions,
+    ) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(async move {
+            let stored = self.shared.put(&key, schema, source, source_bytes, options).await;
+            let outcome = stored.map_err(with_key(&key))?;
+            self.shared.count_put(&outcome);
+            Ok(outcome)
+        })
     }
 }
 

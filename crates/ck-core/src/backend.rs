@@ -147,8 +147,9 @@ pub trait EntryReader: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// The bytes of `range`. They start at a multiple of 64 in memory, or at the same remainder as
-    /// `range.start` for a mapped entry.
+    /// The bytes of `range`. They start at a multiple of 64 in memory; those of an entry that is
+    /// [`contiguous`](EntryReader::contiguous) start at the remainder that
+    /// `outer_offset + range.start` leaves, as they do in the store's file.
     ///
     /// # Errors
     ///

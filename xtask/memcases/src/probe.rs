@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -38,6 +38,7 @@ impl Probe {
         rss::reset_peak()?;
         heap::reset_peak();
         let before = status.read().ok_or("no status of this process")?;
+        sampler.thread().unpark();
         Ok(Self {
             heap: heap::now(),
             before,
@@ -51,7 +52,8 @@ impl Probe {
     pub(crate) fn stop(self) -> Result<Metrics> {
         let heap = heap::peak();
         let last = self.status.read().ok_or("no status of this process")?;
-        self.done.store(true, Relaxed);
+        self.done.store(true, SeqCst);
+        self.sampler.thread().unpark();
         let sampled = self
             .sampler
             .join()
@@ -70,14 +72,16 @@ impl Probe {
     }
 }
 
-/// The highest values until `done`.
+/// The highest values until `done`, once unparked. Waking up without that does no harm but to count
+/// what stood before the start.
 fn sample(status: &Status, done: &AtomicBool) -> Option<Resident> {
     let mut highest = Resident::default();
-    while !done.load(Relaxed) {
+    thread::park();
+    while !done.load(SeqCst) {
         let now = status.read()?;
         highest.anon = highest.anon.max(now.anon);
         highest.file = highest.file.max(now.file);
-        thread::sleep(INTERVAL);
+        thread::park_timeout(INTERVAL);
     }
     Some(highest)
 }

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use arrow_array::types::{
-    ArrowDictionaryKeyType, BinaryType, ByteArrayType, Int8Type, Int16Type, Int32Type, Int64Type,
-    LargeBinaryType, LargeUtf8Type, RunEndIndexType, UInt8Type, UInt16Type, UInt32Type, UInt64Type, Utf8Type,
+    ArrowDictionaryKeyType, Int8Type, Int16Type, Int32Type, Int64Type, RunEndIndexType, UInt8Type,
+    UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow_array::{
-    Array, ArrayRef, ArrowPrimitiveType, BinaryViewArray, BooleanArray, DictionaryArray, FixedSizeBinaryArray,
-    FixedSizeListArray, GenericByteArray, GenericListArray, GenericListViewArray, MapArray, NullArray,
-    OffsetSizeTrait, PrimitiveArray, RecordBatch, RecordBatchOptions, StringViewArray, StructArray, UnionArray,
-    downcast_primitive, make_array,
+    Array, ArrayRef, ArrowPrimitiveType, BinaryViewArray, BooleanArray, DictionaryArray,
+    FixedSizeBinaryArray, FixedSizeListArray, GenericBinaryArray, GenericListArray,
+    GenericListViewArray, GenericStringArray, MapArray, NullArray, OffsetSizeTrait, PrimitiveArray,
+    RecordBatch, RecordBatchOptions, StringViewArray, StructArray, UnionArray, downcast_primitive,
+    make_array,
 };
 use arrow_buffer::{
     ArrowNativeType, BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer,
@@ -42,7 +43,11 @@ impl Rng {
 
 /// A batch of this schema; nullable fields get nulls.
 pub(crate) fn batch(schema: &SchemaRef, rows: usize, rng: &mut Rng) -> RecordBatch {
-    let columns = schema.fields().iter().map(|field| array(field, rows, rng)).collect();
+    let columns = schema
+        .fields()
+        .iter()
+        .map(|field| array(field, rows, rng))
+        .collect();
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).unwrap()
 }
@@ -55,7 +60,10 @@ pub(crate) fn array(field: &Field, rows: usize, rng: &mut Rng) -> ArrayRef {
     let data_type = field.data_type();
     macro_rules! primitive {
         ($t:ty) => {
-            Arc::new(PrimitiveArray::<$t>::new(values::<$t>(rows, rng), nulls).with_data_type(data_type.clone()))
+            Arc::new(
+                PrimitiveArray::<$t>::new(values::<$t>(rows, rng), nulls)
+                    .with_data_type(data_type.clone()),
+            )
         };
     }
     downcast_primitive! {
@@ -64,10 +72,10 @@ pub(crate) fn array(field: &Field, rows: usize, rng: &mut Rng) -> ArrayRef {
         DataType::Boolean => {
             Arc::new(BooleanArray::new(BooleanBuffer::collect_bool(rows, |_| rng.one_in(2)), nulls))
         }
-        DataType::Utf8 => bytes::<Utf8Type>(&texts(rows, nulls.as_ref(), rng)),
-        DataType::LargeUtf8 => bytes::<LargeUtf8Type>(&texts(rows, nulls.as_ref(), rng)),
-        DataType::Binary => bytes::<BinaryType>(&texts(rows, nulls.as_ref(), rng)),
-        DataType::LargeBinary => bytes::<LargeBinaryType>(&texts(rows, nulls.as_ref(), rng)),
+        DataType::Utf8 => text_array::<i32>(&texts(rows, nulls.as_ref(), rng)),
+        DataType::LargeUtf8 => text_array::<i64>(&texts(rows, nulls.as_ref(), rng)),
+        DataType::Binary => byte_array::<i32>(&texts(rows, nulls.as_ref(), rng)),
+        DataType::LargeBinary => byte_array::<i64>(&texts(rows, nulls.as_ref(), rng)),
         DataType::Utf8View => Arc::new(texts(rows, nulls.as_ref(), rng).into_iter().collect::<StringViewArray>()),
         DataType::BinaryView => {
             let texts = texts(rows, nulls.as_ref(), rng);
@@ -136,33 +144,35 @@ fn values<T: ArrowPrimitiveType>(rows: usize, rng: &mut Rng) -> ScalarBuffer<T::
 fn texts(rows: usize, nulls: Option<&NullBuffer>, rng: &mut Rng) -> Vec<Option<String>> {
     let text = |rng: &mut Rng| {
         let len = [0, 3, 12, 13, 40][rng.below(5)];
-        (0..len).map(|_| ['a', 'b', 'ß', '漢', 'z', ' '][rng.below(6)]).collect()
+        (0..len)
+            .map(|_| ['a', 'b', 'ß', '漢', 'z', ' '][rng.below(6)])
+            .collect()
     };
-    (0..rows).map(|row| nulls.is_none_or(|nulls| nulls.is_valid(row)).then(|| text(rng))).collect()
+    (0..rows)
+        .map(|row| {
+            nulls
+                .is_none_or(|nulls| nulls.is_valid(row))
+                .then(|| text(rng))
+        })
+        .collect()
 }
 
-fn bytes<T: ByteArrayType>(texts: &[Option<String>]) -> ArrayRef
-where
-    for<'a> &'a T::Native: TryFrom<&'a str>,
-    GenericByteArray<T>: FromTexts,
-{
-    Arc::new(GenericByteArray::<T>::from_texts(texts))
+fn text_array<O: OffsetSizeTrait>(texts: &[Option<String>]) -> ArrayRef {
+    Arc::new(
+        texts
+            .iter()
+            .map(Option::as_ref)
+            .collect::<GenericStringArray<O>>(),
+    )
 }
 
-pub(crate) trait FromTexts {
-    fn from_texts(texts: &[Option<String>]) -> Self;
-}
-
-impl<O: OffsetSizeTrait> FromTexts for arrow_array::GenericStringArray<O> {
-    fn from_texts(texts: &[Option<String>]) -> Self {
-        texts.iter().map(Option::as_ref).collect()
-    }
-}
-
-impl<O: OffsetSizeTrait> FromTexts for arrow_array::GenericBinaryArray<O> {
-    fn from_texts(texts: &[Option<String>]) -> Self {
-        texts.iter().map(|text| text.as_ref().map(String::as_bytes)).collect()
-    }
+fn byte_array<O: OffsetSizeTrait>(texts: &[Option<String>]) -> ArrayRef {
+    Arc::new(
+        texts
+            .iter()
+            .map(|text| text.as_ref().map(String::as_bytes))
+            .collect::<GenericBinaryArray<O>>(),
+    )
 }
 
 fn offsets<O: OffsetSizeTrait>(rows: usize, rng: &mut Rng) -> (OffsetBuffer<O>, usize) {
@@ -171,7 +181,12 @@ fn offsets<O: OffsetSizeTrait>(rows: usize, rng: &mut Rng) -> (OffsetBuffer<O>, 
     (OffsetBuffer::from_lengths(lengths), total)
 }
 
-fn list<O: OffsetSizeTrait>(child: &FieldRef, rows: usize, nulls: Option<NullBuffer>, rng: &mut Rng) -> ArrayRef {
+fn list<O: OffsetSizeTrait>(
+    child: &FieldRef,
+    rows: usize,
+    nulls: Option<NullBuffer>,
+    rng: &mut Rng,
+) -> ArrayRef {
     let (offsets, total) = offsets::<O>(rows, rng);
     let values = array(child, total, rng);
     Arc::new(GenericListArray::<O>::try_new(Arc::clone(child), offsets, values, nulls).unwrap())
@@ -187,9 +202,15 @@ fn list_view<O: OffsetSizeTrait>(
     let total = 3 + 2 * rows;
     let values = array(child, total, rng);
     let sizes: Vec<usize> = (0..rows).map(|_| rng.below(4)).collect();
-    let offsets: ScalarBuffer<O> = sizes.iter().map(|size| O::usize_as(rng.below(total - size + 1))).collect();
+    let offsets: ScalarBuffer<O> = sizes
+        .iter()
+        .map(|size| O::usize_as(rng.below(total - size + 1)))
+        .collect();
     let sizes: ScalarBuffer<O> = sizes.into_iter().map(O::usize_as).collect();
-    Arc::new(GenericListViewArray::<O>::try_new(Arc::clone(child), offsets, sizes, values, nulls).unwrap())
+    Arc::new(
+        GenericListViewArray::<O>::try_new(Arc::clone(child), offsets, sizes, values, nulls)
+            .unwrap(),
+    )
 }
 
 fn union(fields: &UnionFields, mode: UnionMode, rows: usize, rng: &mut Rng) -> ArrayRef {
@@ -205,13 +226,19 @@ fn union(fields: &UnionFields, mode: UnionMode, rows: usize, rng: &mut Rng) -> A
     let is_dense = mode == UnionMode::Dense;
     let children = fields.iter().zip(used);
     // Dense children have values that no row uses.
-    let children = children.map(|((_, field), used)| array(field, if is_dense { used + 2 } else { rows }, rng));
+    let children = children
+        .map(|((_, field), used)| array(field, if is_dense { used + 2 } else { rows }, rng));
     let children = children.collect();
     let offsets = is_dense.then(|| ScalarBuffer::from(offsets));
     Arc::new(UnionArray::try_new(fields.clone(), types.into(), offsets, children).unwrap())
 }
 
-fn runs<R: RunEndIndexType>(data_type: &DataType, values: &FieldRef, rows: usize, rng: &mut Rng) -> ArrayRef {
+fn runs<R: RunEndIndexType>(
+    data_type: &DataType,
+    values: &FieldRef,
+    rows: usize,
+    rng: &mut Rng,
+) -> ArrayRef {
     let mut ends = Vec::new();
     let mut end = 0;
     while end < rows {
@@ -235,6 +262,8 @@ fn dictionary<K: ArrowDictionaryKeyType>(
 ) -> ArrayRef {
     let len = 1 + rng.below(6);
     let values = array(values, len, rng);
-    let keys: ScalarBuffer<K::Native> = (0..rows).map(|_| K::Native::usize_as(rng.below(len))).collect();
+    let keys: ScalarBuffer<K::Native> = (0..rows)
+        .map(|_| K::Native::usize_as(rng.below(len)))
+        .collect();
     Arc::new(DictionaryArray::<K>::try_new(PrimitiveArray::new(keys, nulls), values).unwrap())
 }

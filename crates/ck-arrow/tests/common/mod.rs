@@ -46,12 +46,18 @@ pub(crate) fn encode_table(
     let encoded = encoder.finish()?;
     let bytes = aligned(&[&encoded.head[..], &segments.concat()].concat());
     assert_eq!(encoded.bytes, bytes.len() as u64);
-    Ok(Entry { encoded, segments, bytes })
+    Ok(Entry {
+        encoded,
+        segments,
+        bytes,
+    })
 }
 
 /// The entry of batches that share a schema.
 pub(crate) fn encode(batches: &[RecordBatch], options: EncodeOptions) -> Bytes {
-    encode_table(&batches[0].schema(), batches, options).expect("the table encodes").bytes
+    encode_table(&batches[0].schema(), batches, options)
+        .expect("the table encodes")
+        .bytes
 }
 
 /// The same bytes at a multiple of 64 in memory.
@@ -65,18 +71,27 @@ pub(crate) fn aligned(bytes: &[u8]) -> Bytes {
 
 /// Opens an entry that lies in memory.
 pub(crate) fn open(bytes: &Bytes, verification: Verification) -> Result<TableReader> {
-    block_on(TableReader::open(Arc::new(MemoryEntry::new(bytes.clone())), verification))
+    block_on(TableReader::open(
+        Arc::new(MemoryEntry::new(bytes.clone())),
+        verification,
+    ))
 }
 
 /// Opens an entry that has to be read piece by piece.
 pub(crate) fn open_mock(bytes: &Bytes) -> (Arc<MockEntry>, TableReader) {
     let entry = Arc::new(MockEntry::new(bytes.clone()));
-    let table = block_on(TableReader::open(Arc::clone(&entry) as _, Verification::OnTouch));
+    let table = block_on(TableReader::open(
+        Arc::clone(&entry) as _,
+        Verification::OnTouch,
+    ));
     (entry, table.expect("the entry opens"))
 }
 
 /// All batches of an entry in memory, or what went wrong on the way to them.
-pub(crate) fn read(bytes: &Bytes, verification: Verification) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+pub(crate) fn read(
+    bytes: &Bytes,
+    verification: Verification,
+) -> Result<(SchemaRef, Vec<RecordBatch>)> {
     let table = open(bytes, verification)?;
     Ok((table.schema(), block_on(table.read_all())?))
 }
@@ -90,7 +105,10 @@ pub(crate) struct MockEntry {
 
 impl MockEntry {
     pub(crate) fn new(bytes: Bytes) -> Self {
-        Self { bytes: Mutex::new(bytes), reads: Mutex::default() }
+        Self {
+            bytes: Mutex::new(bytes),
+            reads: Mutex::default(),
+        }
     }
 
     /// The ranges read since the last call.
@@ -100,7 +118,10 @@ impl MockEntry {
 
     /// Bytes read since the last call.
     pub(crate) fn take_bytes(&self) -> u64 {
-        self.take_reads().iter().map(|range| range.end - range.start).sum()
+        self.take_reads()
+            .iter()
+            .map(|range| range.end - range.start)
+            .sum()
     }
 
     /// Puts other bytes in place of these, as a store that replaces the entry would.
@@ -120,10 +141,16 @@ impl EntryReader for MockEntry {
 
     fn read(&self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
         let bytes = self.bytes.lock().unwrap();
-        let found = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
-        let found = found.and_then(|(start, end)| bytes.get(start..end)).map(aligned);
+        let found = usize::try_from(range.start)
+            .ok()
+            .zip(usize::try_from(range.end).ok());
+        let found = found
+            .and_then(|(start, end)| bytes.get(start..end))
+            .map(aligned);
         self.reads.lock().unwrap().push(range);
-        Box::pin(ready(found.ok_or_else(|| Error::new(ErrorKind::Corrupt, "read beyond the end"))))
+        Box::pin(ready(found.ok_or_else(|| {
+            Error::new(ErrorKind::Corrupt, "read beyond the end")
+        })))
     }
 }
 
@@ -143,7 +170,11 @@ pub(crate) fn assert_same_rows(found: &[RecordBatch], expected: &[RecordBatch], 
 /// Where two tables differ.
 pub(crate) fn first_difference(found: &[RecordBatch], expected: &[RecordBatch]) -> Option<String> {
     if rows(found) != rows(expected) {
-        return Some(format!("{} rows instead of {}", rows(found), rows(expected)));
+        return Some(format!(
+            "{} rows instead of {}",
+            rows(found),
+            rows(expected)
+        ));
     }
     let (mut i, mut j, mut at, mut from, mut row) = (0, 0, 0, 0, 0);
     while i < found.len() && j < expected.len() {
@@ -151,16 +182,26 @@ pub(crate) fn first_difference(found: &[RecordBatch], expected: &[RecordBatch]) 
         let len = (a.num_rows() - at).min(b.num_rows() - from);
         if len > 0 {
             if a.num_columns() != b.num_columns() {
-                return Some(format!("{} columns instead of {}", a.num_columns(), b.num_columns()));
+                return Some(format!(
+                    "{} columns instead of {}",
+                    a.num_columns(),
+                    b.num_columns()
+                ));
             }
             for (place, (x, y)) in a.columns().iter().zip(b.columns()).enumerate() {
                 let (x, y) = (x.slice(at, len), y.slice(from, len));
                 if x.data_type() != y.data_type() {
-                    return Some(format!("column {place}: {} instead of {}", x.data_type(), y.data_type()));
+                    return Some(format!(
+                        "column {place}: {} instead of {}",
+                        x.data_type(),
+                        y.data_type()
+                    ));
                 }
                 // Equal also in what the validity says, which a union or a run-end array has only inside.
                 if x.to_data() != y.to_data() || x.logical_null_count() != y.logical_null_count() {
-                    return Some(format!("column {place}, rows {row}..+{len}:\n{x:?}\ninstead of\n{y:?}"));
+                    return Some(format!(
+                        "column {place}, rows {row}..+{len}:\n{x:?}\ninstead of\n{y:?}"
+                    ));
                 }
             }
         }
@@ -180,6 +221,11 @@ pub(crate) fn first_difference(found: &[RecordBatch], expected: &[RecordBatch]) 
 pub(crate) fn assert_same_schema(found: &Schema, expected: &Schema, what: &str) {
     assert_eq!(found, expected, "{what}");
     for (a, b) in found.fields().iter().zip(expected.fields()) {
-        assert_eq!(a.dict_is_ordered(), b.dict_is_ordered(), "{what}: order of {}", a.name());
+        assert_eq!(
+            a.dict_is_ordered(),
+            b.dict_is_ordered(),
+            "{what}: order of {}",
+            a.name()
+        );
     }
 }

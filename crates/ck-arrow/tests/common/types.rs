@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow_schema::{DataType, Field, FieldRef, Fields, IntervalUnit, TimeUnit, UnionFields, UnionMode};
+use arrow_schema::{
+    DataType, Field, FieldRef, Fields, IntervalUnit, TimeUnit, UnionFields, UnionMode,
+};
 
 use DataType::*;
 
@@ -14,37 +16,107 @@ pub(crate) fn dictionary(key: DataType, value: DataType) -> DataType {
     Dictionary(Box::new(key), Box::new(value))
 }
 
+/// Whether a field of this type may be declared without nulls. Types whose nulls are not their own, but
+/// inside of them, are always nullable here.
+pub(crate) fn can_be_required(data_type: &DataType) -> bool {
+    !matches!(data_type, Null | Union(_, _) | RunEndEncoded(_, _))
+}
+
 pub(crate) fn structure(children: Vec<DataType>) -> DataType {
-    let field = |(i, child): (usize, DataType)| Field::new(format!("f{i}"), child, i % 2 == 0);
-    Struct(children.into_iter().enumerate().map(field).collect::<Fields>())
+    // Every other child is required.
+    let field = |(i, child): (usize, DataType)| {
+        let nullable = i % 2 == 0 || !can_be_required(&child);
+        Field::new(format!("f{i}"), child, nullable)
+    };
+    Struct(
+        children
+            .into_iter()
+            .enumerate()
+            .map(field)
+            .collect::<Fields>(),
+    )
 }
 
 pub(crate) fn map(key: DataType, value: DataType, sorted: bool) -> DataType {
-    let entries = Fields::from(vec![Field::new("keys", key, false), Field::new("values", value, true)]);
-    Map(Arc::new(Field::new("entries", Struct(entries), false)), sorted)
+    let entries = Fields::from(vec![
+        Field::new("keys", key, false),
+        Field::new("values", value, true),
+    ]);
+    Map(
+        Arc::new(Field::new("entries", Struct(entries), false)),
+        sorted,
+    )
 }
 
 pub(crate) fn union(mode: UnionMode, children: Vec<DataType>) -> DataType {
-    let field = |(i, child): (usize, DataType)| (2 + 3 * i as i8, Arc::new(Field::new(format!("u{i}"), child, true)));
-    Union(children.into_iter().enumerate().map(field).collect::<UnionFields>(), mode)
+    let field = |(i, child): (usize, DataType)| {
+        (
+            2 + 3 * i as i8,
+            Arc::new(Field::new(format!("u{i}"), child, true)),
+        )
+    };
+    Union(
+        children
+            .into_iter()
+            .enumerate()
+            .map(field)
+            .collect::<UnionFields>(),
+        mode,
+    )
 }
 
 pub(crate) fn run_ends(ends: DataType, values: DataType) -> DataType {
-    RunEndEncoded(Arc::new(Field::new("run_ends", ends, false)), Arc::new(Field::new("values", values, true)))
+    RunEndEncoded(
+        Arc::new(Field::new("run_ends", ends, false)),
+        Arc::new(Field::new("values", values, true)),
+    )
 }
 
 /// The types without children.
 pub(crate) fn flat() -> Vec<DataType> {
     let mut types = vec![
-        Null, Boolean, Int8, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64, Float16, Float32, Float64,
-        Decimal32(9, 2), Decimal64(18, -3), Decimal128(38, 10), Decimal256(76, 76),
-        Date32, Date64, Time32(TimeUnit::Second), Time32(TimeUnit::Millisecond),
-        Time64(TimeUnit::Microsecond), Time64(TimeUnit::Nanosecond),
-        Interval(IntervalUnit::YearMonth), Interval(IntervalUnit::DayTime), Interval(IntervalUnit::MonthDayNano),
-        Utf8, LargeUtf8, Binary, LargeBinary, Utf8View, BinaryView,
-        FixedSizeBinary(1), FixedSizeBinary(5), FixedSizeBinary(16),
+        Null,
+        Boolean,
+        Int8,
+        Int16,
+        Int32,
+        Int64,
+        UInt8,
+        UInt16,
+        UInt32,
+        UInt64,
+        Float16,
+        Float32,
+        Float64,
+        Decimal32(9, 2),
+        Decimal64(18, -3),
+        Decimal128(38, 10),
+        Decimal256(76, 76),
+        Date32,
+        Date64,
+        Time32(TimeUnit::Second),
+        Time32(TimeUnit::Millisecond),
+        Time64(TimeUnit::Microsecond),
+        Time64(TimeUnit::Nanosecond),
+        Interval(IntervalUnit::YearMonth),
+        Interval(IntervalUnit::DayTime),
+        Interval(IntervalUnit::MonthDayNano),
+        Utf8,
+        LargeUtf8,
+        Binary,
+        LargeBinary,
+        Utf8View,
+        BinaryView,
+        FixedSizeBinary(1),
+        FixedSizeBinary(5),
+        FixedSizeBinary(16),
     ];
-    for unit in [TimeUnit::Second, TimeUnit::Millisecond, TimeUnit::Microsecond, TimeUnit::Nanosecond] {
+    for unit in [
+        TimeUnit::Second,
+        TimeUnit::Millisecond,
+        TimeUnit::Microsecond,
+        TimeUnit::Nanosecond,
+    ] {
         types.push(Duration(unit));
         for zone in [None, Some("UTC"), Some("+02:00"), Some("Europe/Berlin")] {
             types.push(Timestamp(unit, zone.map(Into::into)));
@@ -58,8 +130,16 @@ pub(crate) fn dictionaries() -> Vec<DataType> {
     let keys = [Int8, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64];
     let mut types: Vec<DataType> = keys.into_iter().map(|key| dictionary(key, Utf8)).collect();
     let values = [
-        Boolean, Int32, Float64, Decimal128(10, 2), Timestamp(TimeUnit::Second, Some("UTC".into())), LargeUtf8,
-        Binary, Utf8View, BinaryView, FixedSizeBinary(3),
+        Boolean,
+        Int32,
+        Float64,
+        Decimal128(10, 2),
+        Timestamp(TimeUnit::Second, Some("UTC".into())),
+        LargeUtf8,
+        Binary,
+        Utf8View,
+        BinaryView,
+        FixedSizeBinary(3),
     ];
     types.extend(values.into_iter().map(|value| dictionary(Int32, value)));
     let text = || dictionary(Int16, Utf8);
@@ -73,7 +153,10 @@ pub(crate) fn dictionaries() -> Vec<DataType> {
         union(UnionMode::Sparse, vec![text(), Int8]),
         union(UnionMode::Dense, vec![Int8, text()]),
         run_ends(Int32, text()),
-        List(item(structure(vec![text(), List(item(dictionary(Int32, LargeUtf8), true))]), true)),
+        List(item(
+            structure(vec![text(), List(item(dictionary(Int32, LargeUtf8), true))]),
+            true,
+        )),
         // Dictionaries whose values are nested, and have dictionaries in them.
         dictionary(Int32, List(item(Int64, true))),
         dictionary(Int32, structure(vec![Int64, Utf8])),
@@ -103,14 +186,24 @@ pub(crate) fn nested() -> Vec<DataType> {
         map(Utf8, List(item(Float64, true)), false),
         union(UnionMode::Sparse, vec![Int32, Utf8, Null]),
         union(UnionMode::Dense, vec![Int32, Utf8, Boolean]),
-        union(UnionMode::Dense, vec![List(item(Int32, true)), structure(vec![Int8, Utf8View])]),
+        union(
+            UnionMode::Dense,
+            vec![List(item(Int32, true)), structure(vec![Int8, Utf8View])],
+        ),
         run_ends(Int16, Int32),
         run_ends(Int32, Utf8),
         run_ends(Int64, List(item(Int16, true))),
-        List(item(List(item(structure(vec![Utf8, map(Utf8, Int32, false)]), true)), true)),
+        List(item(
+            List(item(structure(vec![Utf8, map(Utf8, Int32, false)]), true)),
+            true,
+        )),
         List(item(union(UnionMode::Dense, vec![Utf8View, Int64]), true)),
         List(item(run_ends(Int32, Utf8), true)),
-        structure(vec![run_ends(Int32, Int64), ListView(item(Utf8View, true)), union(UnionMode::Sparse, vec![Int8])]),
+        structure(vec![
+            run_ends(Int32, Int64),
+            ListView(item(Utf8View, true)),
+            union(UnionMode::Sparse, vec![Int8]),
+        ]),
         FixedSizeList(item(FixedSizeList(item(Boolean, true), 3), true), 2),
     ]
 }

@@ -10,7 +10,10 @@ pub(super) struct Gate<T> {
 
 impl<T> Gate<T> {
     pub(super) fn new(value: T) -> Self {
-        Self { value: Mutex::new(Some(value)), returned: Condvar::new() }
+        Self {
+            value: Mutex::new(Some(value)),
+            returned: Condvar::new(),
+        }
     }
 
     /// Takes the value, waiting until `deadline` for others to put it back.
@@ -21,7 +24,9 @@ impl<T> Gate<T> {
                 return Some(value);
             }
             let left = deadline.checked_duration_since(Instant::now())?;
-            let waited = self.returned.wait_timeout(value, left.max(Duration::from_millis(1)));
+            let waited = self
+                .returned
+                .wait_timeout(value, left.max(Duration::from_millis(1)));
             value = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }

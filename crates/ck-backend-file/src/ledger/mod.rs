@@ -9,10 +9,11 @@ mod boot;
 mod gate;
 mod table;
 
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 
 pub(crate) use self::table::{Checked, FILE_NAME, Place, Reconciled, Record, Slot, Table, Writer};
@@ -52,13 +53,20 @@ enum Pending {
 
 impl Ledger {
     pub(crate) fn new(dir: Arc<Directory>) -> Self {
-        Self { dir, gate: Gate::new(Inner::default()), pending: Mutex::default() }
+        Self {
+            dir,
+            gate: Gate::new(Inner::default()),
+            pending: Mutex::default(),
+        }
     }
 
     /// Takes the lock, waiting up to `timeout`, and repairs what a killed process left unfinished.
     pub(crate) fn lock(&self, timeout: Duration) -> Result<Locked<'_>, Fault> {
         let deadline = Instant::now() + timeout;
-        let timed_out = || Fault::LockTimeout { dir: self.dir.path().to_owned(), waited: timeout };
+        let timed_out = || Fault::LockTimeout {
+            dir: self.dir.path().to_owned(),
+            waited: timeout,
+        };
         let inner = self.gate.take(deadline).ok_or_else(timed_out)?;
         if let Err(failed) = self.wait_for_processes(deadline) {
             self.gate.put_back(inner);
@@ -99,7 +107,10 @@ impl Ledger {
                 locked.should_reconcile()
             }
             None => {
-                self.defer(Pending::Use { name, nanos: unix_nanos() });
+                self.defer(Pending::Use {
+                    name,
+                    nanos: unix_nanos(),
+                });
                 false
             }
         }
@@ -165,6 +176,8 @@ pub(crate) struct Locked<'a> {
     wants_reconcile: bool,
     /// Whether the table was found sound, or made so.
     prepared: bool,
+    /// Files without a name, closed when everything else is done.
+    graves: Vec<OwnedFd>,
 }
 
 /// How soon a ledger that could not be opened is tried again.
@@ -176,7 +189,13 @@ enum Patience {
 
 impl<'a> Locked<'a> {
     fn new(ledger: &'a Ledger, inner: Inner) -> Self {
-        Self { ledger, inner: Some(inner), wants_reconcile: false, prepared: false }
+        Self {
+            ledger,
+            inner: Some(inner),
+            wants_reconcile: false,
+            prepared: false,
+            graves: Vec::new(),
+        }
     }
 }
 
@@ -187,12 +206,16 @@ impl Locked<'_> {
 
     /// The ledger's table, or why there is none.
     pub(crate) fn table(&self) -> Result<&Table, Fault> {
-        let Some(inner) = &self.inner else { return Err(Fault::WriterBroken) };
+        let Some(inner) = &self.inner else {
+            return Err(Fault::WriterBroken);
+        };
         match (&inner.table, inner.failed) {
             (Some(table), _) => Ok(table),
             (None, failed) => {
                 let errno = failed.map_or(Errno::NOENT, |(errno, _)| errno);
-                Err(self.directory().creation_fault("open the store's ledger", FILE_NAME, errno))
+                Err(self
+                    .directory()
+                    .creation_fault("open the store's ledger", FILE_NAME, errno))
             }
         }
     }
@@ -223,7 +246,9 @@ impl Locked<'_> {
         let Some(table) = self.inner.as_mut().and_then(|inner| inner.table.as_mut()) else {
             return self.table().map(|_| ());
         };
-        table.grow().map_err(|errno| Fault::io("enlarge the store's ledger", path, errno))
+        table
+            .grow()
+            .map_err(|errno| Fault::io("enlarge the store's ledger", path, errno))
     }
 
     /// Runs `change`, which changes the entry file `name` or the temporary file of `token`, so that if
@@ -258,9 +283,17 @@ impl Locked<'_> {
             return Ok(None);
         };
         let size = directory::size(&stat);
-        // An entry that nobody knew was not used before it was written.
-        let last_used = directory::last_used(&stat).min(unix_nanos());
-        let record = Record { name, size, inode: stat.st_ino, last_used };
+        let now = unix_nanos();
+        let last_used = match place {
+            Place::Newest => now,
+            Place::After(_) => directory::last_used(&stat).min(now),
+        };
+        let record = Record {
+            name,
+            size,
+            inode: stat.st_ino,
+            last_used,
+        };
         if !self.edit(|table| Ok(table.has_free_slot()? || table.find(name)?.is_some()))? {
             self.grow()?;
         }
@@ -275,17 +308,29 @@ impl Locked<'_> {
         });
     }
 
-    /// Asks for a reconcile.
-    pub(crate) fn want_reconcile(&mut self) {
-        self.wants_reconcile = true;
+    /// Keeps a file that is about to lose its name until the lock is released: freeing the blocks of
+    /// a large one takes long.
+    pub(crate) fn bury(&mut self, name: Name, size: u64) {
+        const LARGE: u64 = 4 << 20;
+        if size >= LARGE
+            && let Ok(Some((file, _))) = self
+                .directory()
+                .open_file(&name.to_string(), OFlags::RDONLY)
+        {
+            self.graves.push(file);
+        }
     }
 
     /// Whether the directory should be compared with the ledger: never done, asked for, or long ago
     /// and changed since. The pause is a hundred times what the last one took, so that it costs 1 %.
     pub(crate) fn should_reconcile(&self) -> bool {
         const PAUSE: u64 = 60_000_000_000;
-        let Ok(table) = self.table() else { return false };
-        let Ok(last) = table.reconciled() else { return true };
+        let Ok(table) = self.table() else {
+            return false;
+        };
+        let Ok(last) = table.reconciled() else {
+            return true;
+        };
         if self.wants_reconcile || last.at == 0 {
             return true;
         }
@@ -293,7 +338,10 @@ impl Locked<'_> {
         let now = unix_nanos();
         // A time in the future is a clock set back, or garbage.
         let due = now.checked_sub(last.at).is_none_or(|since| since > pause);
-        due && self.directory().modified().is_ok_and(|mtime| mtime != last.directory_mtime)
+        due && self
+            .directory()
+            .modified()
+            .is_ok_and(|mtime| mtime != last.directory_mtime)
     }
 
     fn record_use(&mut self, name: Name, nanos: u64) {
@@ -311,7 +359,11 @@ impl Locked<'_> {
 
     fn drain(&mut self) {
         let pending = {
-            let mut pending = self.ledger.pending.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut pending = self
+                .ledger
+                .pending
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *pending)
         };
         if self.table().is_err() {
@@ -331,16 +383,16 @@ impl Locked<'_> {
     fn prepare(&mut self) {
         self.prepared = true;
         let Ok(table) = self.table() else { return };
-        let relink = table.is_of_another_boot();
         let interrupted = table.interrupted();
-        if relink || interrupted.is_some() {
+        let suspect = table.is_of_another_boot() || interrupted.is_none() && !table.is_sealed();
+        if suspect || interrupted.is_some() {
             tracing::debug!(path = %self.ledger_path().display(), "the ledger is relinked");
             if table.relink(unix_nanos()).is_err() {
                 self.recreate();
             }
         }
         // After a power failure the file may be a mixture of old and new pages.
-        self.wants_reconcile |= relink;
+        self.wants_reconcile |= suspect;
         if self.wants_reconcile {
             // Also tells the other processes.
             let _ = self.edit(|table| table.set_reconciled(Reconciled::default()));
@@ -377,7 +429,9 @@ impl Locked<'_> {
             return;
         }
         inner.table = None;
-        let fresh = inner.failed.is_some_and(|(_, since)| since.elapsed() < RETRY);
+        let fresh = inner
+            .failed
+            .is_some_and(|(_, since)| since.elapsed() < RETRY);
         if fresh && patience == Patience::UntilRetry {
             return;
         }
@@ -406,7 +460,9 @@ impl Locked<'_> {
     fn needs_long_repair(&self) -> bool {
         self.table().is_ok_and(|table| {
             table.len() > QUICK_REPAIR
-                && (table.is_of_another_boot() || table.interrupted().is_some())
+                && (table.is_of_another_boot()
+                    || table.interrupted().is_some()
+                    || !table.is_sealed())
         })
     }
 
@@ -431,5 +487,10 @@ impl Drop for Locked<'_> {
 pub(crate) fn unix_nanos() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
+        .map_or(0, |elapsed| {
+            u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
+        })
 }
+
+#[cfg(test)]
+mod tests;

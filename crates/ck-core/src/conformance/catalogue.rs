@@ -19,9 +19,15 @@ async fn stat_tells_size_and_expiry(backend: &dyn Backend) {
     let expiry = in_seconds(500);
     for size in [0, 100, 70_000] {
         let options = WriteOptions::new().with_expiry(expiry);
-        let outcome = backend.put(&key, Bytes::new(), vec![pattern(1, size)], options).await;
+        let outcome = backend
+            .put(&key, Bytes::new(), vec![pattern(1, size)], options)
+            .await;
         stored(outcome, size);
-        let info = backend.stat(&key).await.unwrap().expect("there is an entry");
+        let info = backend
+            .stat(&key)
+            .await
+            .unwrap()
+            .expect("there is an entry");
         assert_eq!(info.bytes, size as u64);
         assert_eq!(info.expiry, expiry);
         assert!(info.key.is_none_or(|known| known == key));
@@ -32,7 +38,10 @@ async fn stat_tells_size_and_expiry(backend: &dyn Backend) {
 async fn touch_changes_the_expiry_alone(backend: &dyn Backend) {
     for size in [10, 200_000] {
         let key = Key::new(format!("catalogue/touch/{size}"));
-        assert!(!backend.touch(&key, in_seconds(9)).await.unwrap(), "there is no entry yet");
+        assert!(
+            !backend.touch(&key, in_seconds(9)).await.unwrap(),
+            "there is no entry yet"
+        );
         let bytes = pattern(1, size);
         store(backend, &key, &bytes).await;
         let reader = open(backend, &key).await;
@@ -46,7 +55,10 @@ async fn touch_changes_the_expiry_alone(backend: &dyn Backend) {
 
         assert!(backend.touch(&key, expired()).await.unwrap());
         assert!(is_missing(backend, &key).await);
-        assert!(!backend.touch(&key, Expiry::NEVER).await.unwrap(), "the dead stay dead");
+        assert!(
+            !backend.touch(&key, Expiry::NEVER).await.unwrap(),
+            "the dead stay dead"
+        );
         assert!(is_missing(backend, &key).await);
     }
 }
@@ -60,8 +72,16 @@ async fn remove_tells_whether_there_was_an_entry(backend: &dyn Backend) {
     assert!(!backend.remove(&key).await.unwrap());
 
     let options = WriteOptions::new().with_expiry(expired());
-    stored(backend.put(&key, Bytes::new(), vec![pattern(1, 30)], options).await, 30);
-    assert!(!backend.remove(&key).await.unwrap(), "an expired entry is none");
+    stored(
+        backend
+            .put(&key, Bytes::new(), vec![pattern(1, 30)], options)
+            .await,
+        30,
+    );
+    assert!(
+        !backend.remove(&key).await.unwrap(),
+        "an expired entry is none"
+    );
 }
 
 async fn a_listing_shows_each_live_entry(backend: &dyn Backend) {
@@ -71,9 +91,15 @@ async fn a_listing_shows_each_live_entry(backend: &dyn Backend) {
         let key = Key::new(format!("catalogue/list/{i}"));
         let name = format!("listed:{i:04}");
         let bytes = Bytes::from([name.as_bytes(), &pattern(1, i)].concat());
-        let expiry = if i % 3 == 0 { in_seconds(1_000 + i as u64) } else { Expiry::NEVER };
+        let expiry = if i % 3 == 0 {
+            in_seconds(1_000 + i as u64)
+        } else {
+            Expiry::NEVER
+        };
         let options = WriteOptions::new().with_expiry(expiry);
-        let outcome = backend.put(&key, Bytes::new(), vec![bytes.clone()], options).await;
+        let outcome = backend
+            .put(&key, Bytes::new(), vec![bytes.clone()], options)
+            .await;
         stored(outcome, bytes.len());
         wanted.insert(name, (bytes.len() as u64, expiry));
     }
@@ -87,7 +113,9 @@ async fn a_listing_shows_each_live_entry(backend: &dyn Backend) {
         let mut listed = 0;
         let mut cursor = None;
         loop {
-            let Some(page) = supported(backend.list(cursor, head_bytes).await) else { return };
+            let Some(page) = supported(backend.list(cursor, head_bytes).await) else {
+                return;
+            };
             for info in page.entries {
                 assert!(info.head.len() <= head_bytes);
                 assert!(info.head.len() as u64 <= info.bytes);
@@ -111,7 +139,9 @@ async fn a_listing_shows_each_live_entry(backend: &dyn Backend) {
 
 async fn usage_follows_what_is_stored(backend: &dyn Backend) {
     let key = Key::new("catalogue/usage");
-    let Some(before) = supported(backend.usage().await) else { return };
+    let Some(before) = supported(backend.usage().await) else {
+        return;
+    };
     assert_eq!(before.reserved_bytes, 0, "nobody is writing");
     store(backend, &key, &pattern(1, 5_000)).await;
     let with = backend.usage().await.unwrap();
@@ -132,7 +162,12 @@ async fn prune_removes_what_is_expired(backend: &dyn Backend) {
     store(backend, &live, &pattern(1, 100)).await;
     supported(backend.prune().await);
     let options = WriteOptions::new().with_expiry(expired());
-    stored(backend.put(&dead, Bytes::new(), vec![pattern(1, 100)], options).await, 100);
+    stored(
+        backend
+            .put(&dead, Bytes::new(), vec![pattern(1, 100)], options)
+            .await,
+        100,
+    );
     if let Some(pruned) = supported(backend.prune().await) {
         // A store that forgets expired entries by itself has none left to remove.
         assert!(pruned.entries <= 1);

@@ -30,8 +30,13 @@ async fn a_value_beyond_the_limit_is_rejected(backend: &dyn Backend, limits: Lim
     let key = Key::new("limits/value");
     let old = pattern(1, 40);
     store(backend, &key, &old).await;
-    let (fits, large) = (pattern(2, limits.value_bytes), pattern(3, limits.value_bytes + 1));
-    let hint = WriteOptions::new().with_head_len(10).with_size_hint(Some(large.len() as u64));
+    let (fits, large) = (
+        pattern(2, limits.value_bytes),
+        pattern(3, limits.value_bytes + 1),
+    );
+    let hint = WriteOptions::new()
+        .with_head_len(10)
+        .with_size_hint(Some(large.len() as u64));
 
     // Known at once.
     match backend.create(&key, hint).await.unwrap() {
@@ -39,7 +44,9 @@ async fn a_value_beyond_the_limit_is_rejected(backend: &dyn Backend, limits: Lim
         ControlFlow::Continue(_) => panic!("the store starts an entry that is too large"),
     }
     // In one call.
-    let put = backend.put(&key, large.slice(..10), vec![large.slice(10..)], hint).await;
+    let put = backend
+        .put(&key, large.slice(..10), vec![large.slice(10..)], hint)
+        .await;
     match put.unwrap() {
         Outcome::Rejected(rejection) => check(&rejection, limits),
         Outcome::Stored { .. } => panic!("the store takes an entry that is too large"),
@@ -47,7 +54,11 @@ async fn a_value_beyond_the_limit_is_rejected(backend: &dyn Backend, limits: Lim
     // Found out while writing.
     let mut writer = begin(backend, &key, WriteOptions::new().with_head_len(10)).await;
     append(&mut *writer, vec![large.slice(10..large.len() - 1)]).await;
-    match writer.write(vec![large.slice(large.len() - 1..)]).await.unwrap() {
+    match writer
+        .write(vec![large.slice(large.len() - 1..)])
+        .await
+        .unwrap()
+    {
         ControlFlow::Break(rejection) => check(&rejection, limits),
         ControlFlow::Continue(()) => panic!("the store takes more bytes than its limit"),
     }
@@ -79,7 +90,11 @@ async fn the_store_never_counts_more_than_its_limit(backend: &dyn Backend, limit
         store(backend, &key, &pattern(i, size)).await;
         holds(backend, &key, &pattern(i, size)).await;
         if let Some(usage) = supported(backend.usage().await) {
-            assert!(usage.bytes <= limits.store_bytes, "{} bytes are counted", usage.bytes);
+            assert!(
+                usage.bytes <= limits.store_bytes,
+                "{} bytes are counted",
+                usage.bytes
+            );
         }
     }
     // What makes room is what was used longest ago.
@@ -88,11 +103,23 @@ async fn the_store_never_counts_more_than_its_limit(backend: &dyn Backend, limit
     let kept = Key::new(format!("limits/total/{}", count - 2));
     holds(backend, &kept, &pattern(count - 2, size)).await;
     for i in count..count + 3 {
-        store(backend, &Key::new(format!("limits/total/{i}")), &pattern(i, size)).await;
+        store(
+            backend,
+            &Key::new(format!("limits/total/{i}")),
+            &pattern(i, size),
+        )
+        .await;
         holds(backend, &kept, &pattern(count - 2, size)).await;
     }
     let writer = begin(backend, &first, WriteOptions::new()).await;
     drop(writer);
-    let outcome = backend.put(&first, Bytes::new(), vec![Bytes::new()], WriteOptions::new()).await;
+    let outcome = backend
+        .put(
+            &first,
+            Bytes::new(),
+            vec![Bytes::new()],
+            WriteOptions::new(),
+        )
+        .await;
     assert!(outcome.unwrap().is_stored());
 }

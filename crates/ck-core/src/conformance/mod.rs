@@ -18,10 +18,10 @@
     reason = "a suite reports by panicking"
 )]
 
-mod reading;
-mod writing;
 mod catalogue;
 mod limits;
+mod reading;
+mod writing;
 
 #[cfg(test)]
 mod tests;
@@ -69,7 +69,9 @@ fn pattern(seed: u64, len: usize) -> Bytes {
 /// Stores `bytes` in one call.
 async fn store(backend: &dyn Backend, key: &Key, bytes: &Bytes) {
     let options = WriteOptions::new();
-    let outcome = backend.put(key, Bytes::new(), vec![bytes.clone()], options).await;
+    let outcome = backend
+        .put(key, Bytes::new(), vec![bytes.clone()], options)
+        .await;
     stored(outcome, bytes.len());
 }
 
@@ -78,7 +80,10 @@ async fn store(backend: &dyn Backend, key: &Key, bytes: &Bytes) {
 fn stored(outcome: Result<Outcome>, len: usize) {
     match outcome.expect("the store takes the entry") {
         Outcome::Stored { bytes } => {
-            assert!(bytes >= len as u64, "{bytes} bytes are counted for an entry of {len}");
+            assert!(
+                bytes >= len as u64,
+                "{bytes} bytes are counted for an entry of {len}"
+            );
         }
         Outcome::Rejected(rejection) => panic!("an entry of {len} bytes was rejected: {rejection}"),
     }
@@ -86,14 +91,22 @@ fn stored(outcome: Result<Outcome>, len: usize) {
 
 /// Starts an entry that the store has room for.
 async fn begin(backend: &dyn Backend, key: &Key, options: WriteOptions) -> Box<dyn EntryWriter> {
-    match backend.create(key, options).await.expect("the store starts an entry") {
+    match backend
+        .create(key, options)
+        .await
+        .expect("the store starts an entry")
+    {
         ControlFlow::Continue(writer) => writer,
         ControlFlow::Break(rejection) => panic!("an entry was rejected at once: {rejection}"),
     }
 }
 
 async fn append(writer: &mut dyn EntryWriter, parts: Vec<Bytes>) {
-    match writer.write(parts).await.expect("the store takes the bytes") {
+    match writer
+        .write(parts)
+        .await
+        .expect("the store takes the bytes")
+    {
         ControlFlow::Continue(()) => {}
         ControlFlow::Break(rejection) => panic!("an entry was rejected: {rejection}"),
     }
@@ -105,19 +118,33 @@ async fn open(backend: &dyn Backend, key: &Key) -> Arc<dyn EntryReader> {
 }
 
 async fn is_missing(backend: &dyn Backend, key: &Key) -> bool {
-    backend.open(key).await.expect("the store answers").is_none()
+    backend
+        .open(key)
+        .await
+        .expect("the store answers")
+        .is_none()
 }
 
 /// All bytes of an entry.
 async fn bytes_of(entry: &dyn EntryReader) -> Bytes {
-    entry.read(0..entry.len()).await.expect("the entry can be read")
+    entry
+        .read(0..entry.len())
+        .await
+        .expect("the entry can be read")
 }
 
 /// Checks that `key` leads to exactly `bytes`.
 async fn holds(backend: &dyn Backend, key: &Key, bytes: &Bytes) {
     let entry = open(backend, key).await;
-    assert_eq!(entry.len(), bytes.len() as u64, "length of the entry under {key:?}");
-    assert!(bytes_of(&*entry).await == bytes, "other bytes come back under {key:?}");
+    assert_eq!(
+        entry.len(),
+        bytes.len() as u64,
+        "length of the entry under {key:?}"
+    );
+    assert!(
+        bytes_of(&*entry).await == bytes,
+        "other bytes come back under {key:?}"
+    );
 }
 
 /// A moment `seconds` from now.
@@ -127,7 +154,10 @@ fn in_seconds(seconds: u64) -> Expiry {
 
 /// A moment that has passed.
 fn expired() -> Expiry {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
     Expiry::from_unix_seconds(now.saturating_sub(5).max(1))
 }
 

@@ -4,8 +4,23 @@ use super::{append, begin, bytes_of, holds, is_missing, open, pattern, store};
 use crate::{Backend, EntryReader, ErrorKind, Key, WriteOptions};
 
 /// Around the sizes at which stores change their ways.
-const SIZES: [usize; 13] =
-    [0, 1, 13, 14, 63, 64, 65, 4_095, 65_521, 65_536, 65_537, 300_001, 5 << 20];
+const SIZES: [usize; 15] = [
+    0,
+    1,
+    13,
+    14,
+    63,
+    64,
+    65,
+    4_095,
+    65_521,
+    65_536,
+    65_537,
+    131_058,
+    131_059,
+    300_001,
+    5 << 20,
+];
 
 pub(super) async fn run(backend: &dyn Backend) {
     a_missing_key_is_no_entry(backend).await;
@@ -33,7 +48,10 @@ async fn what_was_put_comes_back(backend: &dyn Backend) {
         assert_eq!(entry.is_empty(), size == 0);
         assert!(entry.expiry().is_never());
         if let Some(whole) = entry.contiguous() {
-            assert!(*whole == bytes, "the contiguous bytes are not those of the entry");
+            assert!(
+                *whole == bytes,
+                "the contiguous bytes are not those of the entry"
+            );
         }
     }
 }
@@ -46,8 +64,16 @@ async fn ranges_are_exact_and_aligned(backend: &dyn Backend) {
         store(backend, &key, &bytes).await;
         let entry = open(backend, &key).await;
         let end = size as u64;
-        let ranges =
-            vec![0..end, 0..0, end..end, 0..1, end - 1..end, 5..70, 50..64, end / 3..end / 2];
+        let ranges = vec![
+            0..end,
+            0..0,
+            end..end,
+            0..1,
+            end - 1..end,
+            5..70,
+            50..64,
+            end / 3..end / 2,
+        ];
         for range in &ranges {
             let part = entry.read(range.clone()).await.unwrap();
             check_part(&*entry, &bytes, &part, range.start, range.end, offset);
@@ -71,7 +97,11 @@ fn check_part(
     let range = usize::try_from(start).unwrap()..usize::try_from(end).unwrap();
     assert!(part == &bytes[range], "other bytes at {start}..{end}");
     if !part.is_empty() {
-        let wanted = if entry.contiguous().is_some() { (start + outer_offset) % 64 } else { 0 };
+        let wanted = if entry.contiguous().is_some() {
+            (start + outer_offset) % 64
+        } else {
+            0
+        };
         let found = part.as_ptr() as u64 % 64;
         assert_eq!(found, wanted, "alignment in memory of {start}..{end}");
     }
@@ -83,11 +113,28 @@ async fn ranges_beyond_the_end_are_corrupt(backend: &dyn Backend) {
         store(backend, &key, &pattern(3, usize::try_from(size).unwrap())).await;
         let entry = open(backend, &key).await;
         let reversed = std::ops::Range { start: 2, end: 1 };
-        for range in [0..size + 1, size..size + 1, size + 1..size + 2, 0..u64::MAX, reversed] {
-            let error = entry.read(range.clone()).await.expect_err("there are no such bytes");
-            assert_eq!(error.kind(), ErrorKind::Corrupt, "{range:?} of {size} bytes: {error:?}");
+        for range in [
+            0..size + 1,
+            size..size + 1,
+            size + 1..size + 2,
+            0..u64::MAX,
+            reversed,
+        ] {
+            let error = entry
+                .read(range.clone())
+                .await
+                .expect_err("there are no such bytes");
+            assert_eq!(
+                error.kind(),
+                ErrorKind::Corrupt,
+                "{range:?} of {size} bytes: {error:?}"
+            );
         }
-        assert_eq!(bytes_of(&*entry).await.len() as u64, size, "the entry can still be read");
+        assert_eq!(
+            bytes_of(&*entry).await.len() as u64,
+            size,
+            "the entry can still be read"
+        );
     }
 }
 
@@ -124,21 +171,30 @@ async fn discard_takes_this_entry_and_no_newer_one(backend: &dyn Backend) {
         let old = open(backend, &key).await;
         let new = pattern(2, size);
         store(backend, &key, &new).await;
-        assert!(!old.discard().await.unwrap(), "a replaced entry is gone already");
+        assert!(
+            !old.discard().await.unwrap(),
+            "a replaced entry is gone already"
+        );
         holds(backend, &key, &new).await;
 
         let current = open(backend, &key).await;
-        assert!(current.discard().await.unwrap(), "the current entry can be discarded");
+        assert!(
+            current.discard().await.unwrap(),
+            "the current entry can be discarded"
+        );
         assert!(is_missing(backend, &key).await);
-        assert!(!current.discard().await.unwrap(), "it cannot be discarded twice");
+        assert!(
+            !current.discard().await.unwrap(),
+            "it cannot be discarded twice"
+        );
     }
 }
 
 async fn any_text_is_a_key(backend: &dyn Backend) {
     let long = "x".repeat(100_000);
     let texts = [
-        "", " ", ".", "..", "/", "a/../b", "\0", "\n", "a\\b", "%2e", "*", "ключ", "鍵", "🗝", "e\u{301}",
-        "\u{e9}", "A", "a", &long,
+        "", " ", ".", "..", "/", "a/../b", "\0", "\n", "a\\b", "%2e", "*", "ключ", "鍵", "🗝",
+        "e\u{301}", "\u{e9}", "A", "a", &long,
     ];
     for (seed, text) in texts.into_iter().enumerate() {
         let mut writer = begin(backend, &Key::new(text), WriteOptions::new()).await;

@@ -38,7 +38,10 @@ async fn put_is_create_write_and_commit(backend: &dyn Backend) {
             .with_size_hint(Some(size as u64))
             .with_mappable(true);
         let body = vec![whole.slice(4..7), Bytes::new(), whole.slice(7..)];
-        stored(backend.put(&key, whole.slice(..4), body, options).await, size);
+        stored(
+            backend.put(&key, whole.slice(..4), body, options).await,
+            size,
+        );
         holds(backend, &key, &whole).await;
     }
 }
@@ -68,7 +71,9 @@ async fn a_wrong_size_hint_does_no_harm(backend: &dyn Backend) {
     for hint in [0, 10, 100_000, 4 << 20] {
         let key = Key::new(format!("writing/hint/{hint}"));
         let whole = pattern(8, 100_000);
-        let options = WriteOptions::new().with_head_len(10).with_size_hint(Some(hint));
+        let options = WriteOptions::new()
+            .with_head_len(10)
+            .with_size_hint(Some(hint));
         let mut writer = begin(backend, &key, options).await;
         append(&mut *writer, vec![whole.slice(10..500)]).await;
         append(&mut *writer, vec![whole.slice(500..)]).await;
@@ -82,7 +87,10 @@ async fn nothing_is_seen_before_commit(backend: &dyn Backend) {
     let new = pattern(1, 100_000);
     let mut writer = begin(backend, &key, WriteOptions::new()).await;
     append(&mut *writer, vec![new.clone()]).await;
-    assert!(is_missing(backend, &key).await, "an entry is seen before its commit");
+    assert!(
+        is_missing(backend, &key).await,
+        "an entry is seen before its commit"
+    );
     stored(writer.commit(Bytes::new()).await, new.len());
     holds(backend, &key, &new).await;
 }
@@ -114,9 +122,14 @@ async fn a_head_of_another_length_is_misuse(backend: &dyn Backend) {
     for got in [0, 7, 9] {
         let mut writer = begin(backend, &key, options).await;
         append(&mut *writer, vec![pattern(2, 20)]).await;
-        let error = writer.commit(pattern(3, got)).await.expect_err("the head is not as promised");
+        let error = writer
+            .commit(pattern(3, got))
+            .await
+            .expect_err("the head is not as promised");
         assert_eq!(error.kind(), ErrorKind::Misuse, "{error:?}");
-        let put = backend.put(&key, pattern(3, got), vec![pattern(2, 20)], options).await;
+        let put = backend
+            .put(&key, pattern(3, got), vec![pattern(2, 20)], options)
+            .await;
         let error = put.expect_err("the head is not as promised");
         assert_eq!(error.kind(), ErrorKind::Misuse, "{error:?}");
         holds(backend, &key, &old).await;
@@ -149,14 +162,21 @@ async fn the_expiry_is_stored(backend: &dyn Backend) {
         let bytes = pattern(1, size);
         let expiry = in_seconds(1_000);
         let options = WriteOptions::new().with_expiry(expiry);
-        stored(backend.put(&key, Bytes::new(), vec![bytes.clone()], options).await, size);
+        stored(
+            backend
+                .put(&key, Bytes::new(), vec![bytes.clone()], options)
+                .await,
+            size,
+        );
         let entry = open(backend, &key).await;
         assert_eq!(entry.expiry(), expiry);
         assert!(bytes_of(&*entry).await == bytes);
 
         // One that has expired already takes the place of the old one and is not seen.
         let options = WriteOptions::new().with_expiry(expired());
-        let outcome = backend.put(&key, Bytes::new(), vec![bytes.clone()], options).await;
+        let outcome = backend
+            .put(&key, Bytes::new(), vec![bytes.clone()], options)
+            .await;
         stored(outcome, size);
         assert!(is_missing(backend, &key).await, "an expired entry is seen");
         assert!(backend.stat(&key).await.unwrap().is_none());

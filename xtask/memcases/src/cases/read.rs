@@ -21,6 +21,8 @@ pub(super) fn open(setting: &Setting) -> Result<Metrics> {
     let probe = Probe::start()?;
     let table = entry(&cache)?;
     let mut metrics = probe.stop()?;
+    let resident = rss::mapped_under(&setting.dir)?;
+    metrics.insert("resident".to_owned(), resident.into());
     drop(table);
 
     let mut times = Vec::with_capacity(REPEAT);
@@ -51,8 +53,8 @@ pub(super) fn sum_column(setting: &Setting) -> Result<Metrics> {
             .iter()
             .sum::<f64>();
     }
-    let resident = rss::mapped_under(&setting.dir)?;
     let mut metrics = probe.stop()?;
+    let resident = rss::mapped_under(&setting.dir)?;
     std::hint::black_box(sum);
     add_resident(&mut metrics, resident, column.num_rows() * 8);
     Ok(metrics)
@@ -90,8 +92,8 @@ pub(super) fn rows(setting: &Setting) -> Result<Metrics> {
     let table = entry(&cache)?;
     let middle = table.num_rows() / 2;
     let batches = table.rows(middle..middle + ROWS)?.read_all()?;
-    let resident = rss::mapped_under(&setting.dir)?;
     let mut metrics = probe.stop()?;
+    let resident = rss::mapped_under(&setting.dir)?;
     if batches.iter().map(RecordBatch::num_rows).sum::<usize>() as u64 != ROWS {
         return Err("not the rows that were asked for".into());
     }

@@ -1,0 +1,151 @@
+//! What can only be seen from inside: that nothing scans, and what the lock is held for.
+
+use std::ops::ControlFlow;
+use std::os::unix::fs::symlink;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use ck_core::{Key, WriteOptions};
+
+use crate::builder::FileBackendBuilder;
+use crate::layout::{Name, Token};
+use crate::read::Entry;
+use crate::store::Store;
+use crate::{reconcile, write};
+
+fn open(dir: &std::path::Path, entries: u64) -> Arc<Store> {
+    let builder = FileBackendBuilder::new(dir.to_owned()).limit_entries(entries);
+    builder.build().unwrap().into_store()
+}
+
+fn put(store: &Arc<Store>, key: &str) {
+    let body = [Bytes::from_static(b"tiny")];
+    let put = write::put(
+        store,
+        &Key::new(key),
+        &Bytes::new(),
+        &body,
+        WriteOptions::new(),
+    );
+    assert!(put.unwrap().is_stored());
+}
+
+#[test]
+fn a_large_store_is_opened_used_and_kept_at_its_limit_without_a_scan() {
+    const ENTRIES: u64 = 20_000;
+    let temp = tempfile::tempdir().unwrap();
+    let store = open(temp.path(), ENTRIES);
+    for i in 0..ENTRIES {
+        put(&store, &format!("key{i}"));
+    }
+    reconcile::prune(&store).unwrap();
+    drop(store);
+
+    let store = open(temp.path(), ENTRIES);
+    assert!(
+        Entry::open(&store, Name::of(&Key::new("key7")))
+            .unwrap()
+            .is_some()
+    );
+    let steps = |store: &Store| store.lock().unwrap().table().unwrap().steps.get();
+    let before = steps(&store);
+    for i in 0..500 {
+        put(&store, &format!("more{i}"));
+    }
+    // Each put evicts one entry: a handful of steps along links, however many entries there are.
+    let taken = steps(&store) - before;
+    assert!(taken < 500 * 20, "{taken} steps for 500 evictions");
+    assert_eq!(
+        store.dir.scans.load(Ordering::Relaxed),
+        0,
+        "the directory was listed"
+    );
+    let totals = store.lock().unwrap().edit(|table| table.totals()).unwrap();
+    assert_eq!(totals.entries, ENTRIES);
+    assert!(
+        Entry::open(&store, Name::of(&Key::new("key0")))
+            .unwrap()
+            .is_none()
+    );
+    assert!(
+        Entry::open(&store, Name::of(&Key::new("key7")))
+            .unwrap()
+            .is_some(),
+        "it was used"
+    );
+}
+
+#[test]
+fn a_link_planted_at_a_temporary_name_is_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let outside = temp.path().join("outside");
+    std::fs::write(&outside, "precious").unwrap();
+    let store = open(&temp.path().join("store"), 10);
+    let (name, token) = (Name::of(&Key::new("key")), Token::fresh());
+    // The next tokens of this process can be guessed here; nobody else can.
+    for next in 1..=2 {
+        let token = Token(token.0 + next);
+        symlink(
+            &outside,
+            temp.path().join("store").join(token.temp_name(name)),
+        )
+        .unwrap();
+    }
+    let key = Key::new("key");
+    let body = [Bytes::from_static(b"x")];
+    let small = write::put(&store, &key, &Bytes::new(), &body, WriteOptions::new()).unwrap_err();
+    let Err(large) = write::create(&store, &key, WriteOptions::new()) else {
+        panic!("a planted link was taken")
+    };
+    for fault in [small, large] {
+        let error = ck_core::Error::from(fault);
+        assert_eq!(error.kind(), ck_core::ErrorKind::Permanent, "{error}");
+    }
+    assert_eq!(std::fs::read(&outside).unwrap(), b"precious");
+    put(&store, "key");
+}
+
+#[test]
+fn a_writer_whose_ledger_was_lost_announces_itself_again() {
+    let temp = tempfile::tempdir().unwrap();
+    // A small store, in which every part has to be reserved.
+    let builder = FileBackendBuilder::new(temp.path().to_owned()).limit_bytes(1 << 20);
+    let store = builder.build().unwrap().into_store();
+    let (key, part) = (Key::new("key"), Bytes::from(vec![7; 100_000]));
+    let writer = write::create(&store, &key, WriteOptions::new()).unwrap();
+    let ControlFlow::Continue(writer) = writer else {
+        panic!("there is room")
+    };
+    let mut writer: Box<dyn ck_core::EntryWriter> = Box::new(writer);
+    let reserved = |store: &Store| {
+        store
+            .lock()
+            .unwrap()
+            .edit(|table| table.totals())
+            .unwrap()
+            .reserved_bytes
+    };
+    for _ in 0..2 {
+        assert!(
+            pollster::block_on(writer.write(vec![part.clone()]))
+                .unwrap()
+                .is_continue()
+        );
+        assert!(reserved(&store) >= 100_014);
+        std::fs::remove_file(temp.path().join(".ck-ledger")).unwrap();
+        assert_eq!(reserved(&store), 0);
+        // It is alive: its file stays.
+        reconcile::prune(&store).unwrap();
+    }
+    assert!(
+        pollster::block_on(writer.commit(Bytes::new()))
+            .unwrap()
+            .is_stored()
+    );
+    assert_eq!(reserved(&store), 0);
+    let entry = Entry::open(&store, Name::of(&key))
+        .unwrap()
+        .expect("it was stored");
+    assert_eq!(ck_core::EntryReader::len(&entry), 200_000);
+}

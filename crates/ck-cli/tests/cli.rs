@@ -1,0 +1,15 @@
+//! The command as a user runs it: the built binary, real files, exit codes.
+//!
+//! Guards against: data that changes on its way through a format, a failed command that looks like a
+//! successful one, half-written output, and messages where data belongs.
+
+mod cli {
+    mod support;
+
+    mod codes;
+    mod commands;
+    mod decode;
+    mod demo;
+    mod formats;
+    mod streams;
+}
