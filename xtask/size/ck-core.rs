@@ -6,6 +6,11 @@ fn main() -> Result<()> {
     let budget = MemoryBudget::new(1 << 20);
     let held = budget.reserve_blocking(key.as_str().len() as u64)?;
     let entry = MemoryEntry::new(key.as_str().to_owned());
-    println!("{key:?} {} {} {:?}", held.bytes(), entry.len(), entry.expiry());
+    println!(
+        "{key:?} {} {} {:?}",
+        held.bytes(),
+        entry.len(),
+        entry.expiry()
+    );
     Ok(())
 }

@@ -165,7 +165,11 @@ impl Programs {
         programs.write("Cargo.lock", &read(&root().join("Cargo.lock"))?)?;
         for package in metadata.libraries() {
             let source = root().join(format!("xtask/size/{}.rs", package.name));
-            programs.add(&package.name, &dependency(package), &read(&source)?)?;
+            programs.add(
+                &package.name,
+                &dependencies(package, metadata),
+                &read(&source)?,
+            )?;
         }
         programs.add(EMPTY, "", "fn main() {}\n")?;
         Ok(programs)
@@ -234,8 +238,26 @@ fn program(name: &str) -> String {
     format!("size-{name}")
 }
 
-fn dependency(package: &Package) -> String {
-    format!("{} = {{ path = {:?} }}\n", package.name, package.dir)
+/// The crate with its default features, and those of ours that it needs itself, by name.
+fn dependencies(package: &Package, metadata: &Metadata) -> String {
+    let needs = |other: &Package| {
+        let mut dependencies = package
+            .dependencies
+            .iter()
+            .filter(|dependency| !dependency.dev);
+        dependencies.any(|dependency| dependency.name == other.name)
+    };
+    let inner = metadata
+        .libraries()
+        .filter(|other| needs(other))
+        .map(|other| {
+            format!(
+                "{} = {{ path = {:?}, default-features = false }}\n",
+                other.name, other.dir
+            )
+        });
+    let itself = format!("{} = {{ path = {:?} }}\n", package.name, package.dir);
+    inner.chain([itself]).collect()
 }
 
 #[cfg(test)]

@@ -64,7 +64,10 @@ impl Compressor {
                 return Ok(vec![Bytes::from(compressed)]);
             }
         }
-        Ok(vec![Bytes::from_static(&PLAIN_PREFIX), bytes_of(buffer.clone())])
+        Ok(vec![
+            Bytes::from_static(&PLAIN_PREFIX),
+            bytes_of(buffer.clone()),
+        ])
     }
 
     /// Whether samples from the start, the middle and the end get smaller by at least 3 %.
@@ -89,7 +92,9 @@ impl Compressor {
         match (&mut self.zstd, self.codec) {
             (Some(zstd), _) => {
                 out.resize(PREFIX + bound, 0);
-                let written = zstd.compress_to_buffer(plain, &mut out[PREFIX..]).map_err(failed)?;
+                let written = zstd
+                    .compress_to_buffer(plain, &mut out[PREFIX..])
+                    .map_err(failed)?;
                 out.truncate(PREFIX + written);
             }
             _ => {
@@ -131,7 +136,9 @@ impl<'a> Stored<'a> {
             PLAIN => Ok(Self::Plain(bytes)),
             len => match usize::try_from(len) {
                 Ok(plain_len) => Ok(Self::Compressed { plain_len, bytes }),
-                Err(_) => Err(damaged("a compressed buffer claims a negative length").with("length", len)),
+                Err(_) => {
+                    Err(damaged("a compressed buffer claims a negative length").with("length", len))
+                }
             },
         }
     }
@@ -149,8 +156,11 @@ impl Decompressor {
             CompressionType::LZ4_FRAME => None,
             CompressionType::ZSTD => Some(zstd::bulk::Decompressor::new().map_err(failed)?),
             other => {
-                return Err(Error::new(ErrorKind::Unsupported, "unknown compression in an Arrow batch")
-                    .with("codec", other.0));
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    "unknown compression in an Arrow batch",
+                )
+                .with("codec", other.0));
             }
         };
         Ok(Self { codec, zstd })
@@ -164,7 +174,9 @@ impl Decompressor {
     /// Decompresses into memory of exactly the plain length.
     pub(crate) fn decompress_into(&mut self, compressed: &[u8], plain: &mut [u8]) -> Result<()> {
         let written = match &mut self.zstd {
-            Some(zstd) => zstd.decompress_to_buffer(compressed, plain).map_err(damaged_frame)?,
+            Some(zstd) => zstd
+                .decompress_to_buffer(compressed, plain)
+                .map_err(damaged_frame)?,
             None => {
                 let mut decoder = FrameDecoder::new(compressed);
                 decoder.read_exact(plain).map_err(damaged_frame)?;
@@ -174,32 +186,53 @@ impl Decompressor {
         if written == plain.len() {
             return Ok(());
         }
-        Err(damaged("a compressed buffer does not have the length it claims").with("length", plain.len()))
+        Err(
+            damaged("a compressed buffer does not have the length it claims")
+                .with("length", plain.len()),
+        )
     }
 
     /// Decompresses into memory that grows as bytes arrive, for claims that are not credible.
-    pub(crate) fn decompress_growing(&mut self, compressed: &[u8], plain_len: usize) -> Result<Vec<u8>> {
+    pub(crate) fn decompress_growing(
+        &mut self,
+        compressed: &[u8],
+        plain_len: usize,
+    ) -> Result<Vec<u8>> {
         let mut plain = Vec::new();
         let limit = plain_len as u64 + 1;
         match self.codec {
             CompressionType::ZSTD => {
-                let decoder = zstd::stream::read::Decoder::with_buffer(compressed).map_err(damaged_frame)?;
-                decoder.take(limit).read_to_end(&mut plain).map_err(damaged_frame)?;
+                let decoder =
+                    zstd::stream::read::Decoder::with_buffer(compressed).map_err(damaged_frame)?;
+                decoder
+                    .take(limit)
+                    .read_to_end(&mut plain)
+                    .map_err(damaged_frame)?;
             }
             _ => {
-                FrameDecoder::new(compressed).take(limit).read_to_end(&mut plain).map_err(damaged_frame)?;
+                FrameDecoder::new(compressed)
+                    .take(limit)
+                    .read_to_end(&mut plain)
+                    .map_err(damaged_frame)?;
             }
         }
         if plain.len() == plain_len {
             return Ok(plain);
         }
-        Err(damaged("a compressed buffer does not have the length it claims").with("length", plain_len))
+        Err(
+            damaged("a compressed buffer does not have the length it claims")
+                .with("length", plain_len),
+        )
     }
 }
 
 /// The bytes of an Arrow buffer, shared.
 pub(crate) fn bytes_of(buffer: Buffer) -> Bytes {
-    if buffer.is_empty() { Bytes::new() } else { Bytes::from_owner(buffer) }
+    if buffer.is_empty() {
+        Bytes::new()
+    } else {
+        Bytes::from_owner(buffer)
+    }
 }
 
 fn failed(error: std::io::Error) -> Error {
@@ -215,7 +248,10 @@ mod tests {
     use super::*;
 
     fn round_trip(codec: Codec, plain: &[u8]) -> (usize, Vec<u8>) {
-        let pieces = Compressor::new(codec).unwrap().compress(&Buffer::from(plain)).unwrap();
+        let pieces = Compressor::new(codec)
+            .unwrap()
+            .compress(&Buffer::from(plain))
+            .unwrap();
         let stored = pieces.concat();
         let plain_again = match Stored::of(&stored).unwrap() {
             Stored::Plain(bytes) => bytes.to_vec(),
@@ -223,7 +259,10 @@ mod tests {
                 let mut decompressor = Decompressor::new(codec.ipc().unwrap()).unwrap();
                 let mut out = vec![0; plain_len];
                 decompressor.decompress_into(bytes, &mut out).unwrap();
-                assert_eq!(decompressor.decompress_growing(bytes, plain_len).unwrap(), out);
+                assert_eq!(
+                    decompressor.decompress_growing(bytes, plain_len).unwrap(),
+                    out
+                );
                 out
             }
         };
@@ -238,13 +277,22 @@ mod tests {
             state ^= state << 17;
             state.to_le_bytes()
         };
-        std::iter::repeat_with(&mut next).flatten().take(len).collect()
+        std::iter::repeat_with(&mut next)
+            .flatten()
+            .take(len)
+            .collect()
     }
 
     #[test]
     fn buffers_come_back_as_they_were() {
         for codec in [Codec::Lz4, Codec::Zstd(1), Codec::Zstd(9)] {
-            for plain in [vec![], vec![7], vec![1; 5_000_000], noise(1000), noise(SAMPLED + 5)] {
+            for plain in [
+                vec![],
+                vec![7],
+                vec![1; 5_000_000],
+                noise(1000),
+                noise(SAMPLED + 5),
+            ] {
                 assert_eq!(round_trip(codec, &plain).1, plain);
             }
         }
@@ -262,14 +310,25 @@ mod tests {
     #[test]
     fn a_wrong_claim_of_length_is_refused() {
         for codec in [Codec::Lz4, Codec::Zstd(1)] {
-            let stored = Compressor::new(codec).unwrap().compress(&Buffer::from(&[5_u8; 1000][..])).unwrap();
+            let stored = Compressor::new(codec)
+                .unwrap()
+                .compress(&Buffer::from(&[5_u8; 1000][..]))
+                .unwrap();
             let compressed = &stored[0][PREFIX..];
             let mut decompressor = Decompressor::new(codec.ipc().unwrap()).unwrap();
             for claim in [0, 999, 1001] {
-                assert!(decompressor.decompress_into(compressed, &mut vec![0; claim]).is_err());
+                assert!(
+                    decompressor
+                        .decompress_into(compressed, &mut vec![0; claim])
+                        .is_err()
+                );
                 assert!(decompressor.decompress_growing(compressed, claim).is_err());
             }
-            assert!(decompressor.decompress_growing(compressed, 1 << 50).is_err());
+            assert!(
+                decompressor
+                    .decompress_growing(compressed, 1 << 50)
+                    .is_err()
+            );
         }
     }
 }

@@ -2,7 +2,10 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::ArrowDictionaryKeyType;
-use arrow_array::{Array, ArrayRef, DictionaryArray, RecordBatch, RecordBatchOptions, downcast_dictionary_array, make_array};
+use arrow_array::{
+    Array, ArrayRef, DictionaryArray, RecordBatch, RecordBatchOptions, downcast_dictionary_array,
+    make_array,
+};
 use arrow_data::transform::MutableArrayData;
 use arrow_schema::{ArrowError, DataType};
 use arrow_select::dictionary::garbage_collect_dictionary;
@@ -46,13 +49,22 @@ const TOLERATED_WASTE: usize = 4096;
 pub fn compact(batch: &RecordBatch) -> Result<RecordBatch> {
     let (retained, used) = (retained_bytes([batch]), used_bytes(batch));
     let is_small = retained <= used + TOLERATED_WASTE;
-    if !batch.columns().iter().any(has_dictionary) && (is_small || retained * 4 <= used * TOLERATED_QUARTERS) {
+    if !batch.columns().iter().any(has_dictionary)
+        && (is_small || retained * 4 <= used * TOLERATED_QUARTERS)
+    {
         return Ok(batch.clone());
     }
-    let columns = batch.columns().iter().map(copied).collect::<Result<Vec<_>, _>>();
+    let columns = batch
+        .columns()
+        .iter()
+        .map(copied)
+        .collect::<Result<Vec<_>, _>>();
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    let copy = columns.and_then(|columns| RecordBatch::try_new_with_options(batch.schema(), columns, &options));
-    let copy = copy.map_err(|error| Error::new(ErrorKind::Unsupported, "a batch cannot be copied").with_source(error))?;
+    let copy = columns
+        .and_then(|columns| RecordBatch::try_new_with_options(batch.schema(), columns, &options));
+    let copy = copy.map_err(|error| {
+        Error::new(ErrorKind::Unsupported, "a batch cannot be copied").with_source(error)
+    })?;
     // With dictionaries only the copy tells how much was waste.
     let kept = retained_bytes([&copy]);
     let is_worth_it = retained > kept + TOLERATED_WASTE && retained * 4 > kept * TOLERATED_QUARTERS;
@@ -60,7 +72,9 @@ pub fn compact(batch: &RecordBatch) -> Result<RecordBatch> {
 }
 
 fn has_dictionary(array: &ArrayRef) -> bool {
-    any_type(array.data_type(), &|inner| matches!(inner, DataType::Dictionary(_, _)))
+    any_type(array.data_type(), &|inner| {
+        matches!(inner, DataType::Dictionary(_, _))
+    })
 }
 
 /// The array in fresh memory that holds its rows and nothing else.
@@ -81,17 +95,26 @@ fn copied(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
             let parent = map_children(array, &mut copied)?;
             // Runs have no buffers of their own.
             let has_buffers = !matches!(data_type, DataType::RunEndEncoded(_, _));
-            Ok(if has_buffers { with_own_buffers(&parent) } else { parent })
+            Ok(if has_buffers {
+                with_own_buffers(&parent)
+            } else {
+                parent
+            })
         }
         _ => flat_copy(array),
     }
 }
 
-fn copied_dictionary<K: ArrowDictionaryKeyType>(array: &DictionaryArray<K>) -> Result<ArrayRef, ArrowError> {
+fn copied_dictionary<K: ArrowDictionaryKeyType>(
+    array: &DictionaryArray<K>,
+) -> Result<ArrayRef, ArrowError> {
     let tidy = garbage_collect_dictionary(array)?;
     let keys = flat_copy(&(Arc::new(tidy.keys().clone()) as ArrayRef))?;
     let values = copied(tidy.values())?;
-    Ok(Arc::new(DictionaryArray::<K>::try_new(keys.as_primitive::<K>().clone(), values)?))
+    Ok(Arc::new(DictionaryArray::<K>::try_new(
+        keys.as_primitive::<K>().clone(),
+        values,
+    )?))
 }
 
 fn flat_copy(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
@@ -107,11 +130,17 @@ fn with_own_buffers(parent: &ArrayRef) -> ArrayRef {
     let data = parent.to_data();
     let own = |buffer: &arrow_buffer::Buffer| arrow_buffer::Buffer::from(buffer.as_slice());
     let nulls = data.nulls().map(|nulls| {
-        let bits = arrow_buffer::BooleanBuffer::collect_bool(nulls.len(), |row| nulls.is_valid(row));
+        let bits =
+            arrow_buffer::BooleanBuffer::collect_bool(nulls.len(), |row| nulls.is_valid(row));
         arrow_buffer::NullBuffer::new(bits)
     });
     let buffers = data.buffers().iter().map(own).collect();
-    let copy = data.clone().into_builder().buffers(buffers).nulls(nulls).build();
+    let copy = data
+        .clone()
+        .into_builder()
+        .buffers(buffers)
+        .nulls(nulls)
+        .build();
     // The same lengths and values as before: it cannot fail, and if it did the original would do.
     copy.map_or_else(|_| Arc::clone(parent), make_array)
 }
@@ -129,14 +158,22 @@ mod tests {
         let slice = batch.slice(1000, 10);
         let compacted = compact(&slice).unwrap();
         assert_eq!(compacted, slice);
-        assert!(retained_bytes([&compacted]) < 6000, "{}", retained_bytes([&compacted]));
+        assert!(
+            retained_bytes([&compacted]) < 6000,
+            "{}",
+            retained_bytes([&compacted])
+        );
     }
 
     #[test]
     fn slices_of_every_shape_lose_the_rest_of_their_batch() {
         let rows = 50_000;
-        let text: Vec<String> = (0..rows).map(|i| format!("text that is not inlined {i}")).collect();
-        let numbers: ArrayRef = Arc::new(Int64Array::from_iter((0..rows).map(|i| (i % 3 > 0).then_some(i))));
+        let text: Vec<String> = (0..rows)
+            .map(|i| format!("text that is not inlined {i}"))
+            .collect();
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter(
+            (0..rows).map(|i| (i % 3 > 0).then_some(i)),
+        ));
         let strings: ArrayRef = Arc::new(StringArray::from_iter_values(&text));
         check(Arc::clone(&numbers));
         check(Arc::clone(&strings));
@@ -149,7 +186,11 @@ mod tests {
         ];
         check(Arc::new(StructArray::from(fields)));
         let lists = (0..rows).map(|i| Some(vec![Some(i), None]));
-        check(Arc::new(arrow_array::ListArray::from_iter_primitive::<arrow_array::types::Int64Type, _, _>(lists)));
+        check(Arc::new(arrow_array::ListArray::from_iter_primitive::<
+            arrow_array::types::Int64Type,
+            _,
+            _,
+        >(lists)));
     }
 
     #[test]

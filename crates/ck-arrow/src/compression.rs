@@ -60,9 +60,11 @@ impl Compression {
                 if (1..=*levels.end()).contains(&level) {
                     return Ok(Codec::Zstd(level));
                 }
-                Err(Error::new(ErrorKind::Misuse, "the zstd level is out of range")
-                    .with("level", level)
-                    .with("valid", format_args!("1..={}", levels.end())))
+                Err(
+                    Error::new(ErrorKind::Misuse, "the zstd level is out of range")
+                        .with("level", level)
+                        .with("valid", format_args!("1..={}", levels.end())),
+                )
             }
             (Self::Auto, Some(value)) => match value.parse() {
                 Ok(Self::Auto) => Self::Auto.resolve_with(maps, None),
@@ -79,7 +81,10 @@ impl FromStr for Compression {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let zstd_level = || text.strip_prefix("zstd:").and_then(|level| level.parse().ok());
+        let zstd_level = || {
+            text.strip_prefix("zstd:")
+                .and_then(|level| level.parse().ok())
+        };
         match text {
             "none" => Ok(Self::None),
             "lz4" => Ok(Self::Lz4),
@@ -88,7 +93,10 @@ impl FromStr for Compression {
             _ => zstd_level().map(Self::Zstd).ok_or_else(|| {
                 Error::new(ErrorKind::Misuse, "unknown compression")
                     .with("value", format_args!("{text:?}"))
-                    .with("valid", "auto, none, lz4, zstd, zstd:LEVEL with a level from 1 to 22")
+                    .with(
+                        "valid",
+                        "auto, none, lz4, zstd, zstd:LEVEL with a level from 1 to 22",
+                    )
             }),
         }
     }
@@ -126,35 +134,59 @@ mod tests {
         let auto = Compression::Auto;
         assert_eq!(auto.resolve_with(true, None).unwrap(), Codec::None);
         assert_eq!(auto.resolve_with(false, None).unwrap(), Codec::Zstd(1));
-        assert_eq!(auto.resolve_with(true, Some("zstd")).unwrap(), Codec::Zstd(1));
+        assert_eq!(
+            auto.resolve_with(true, Some("zstd")).unwrap(),
+            Codec::Zstd(1)
+        );
         assert_eq!(auto.resolve_with(false, Some("none")).unwrap(), Codec::None);
         assert_eq!(auto.resolve_with(true, Some("auto")).unwrap(), Codec::None);
-        assert_eq!(Compression::Lz4.resolve_with(true, Some("bad")).unwrap(), Codec::Lz4);
+        assert_eq!(
+            Compression::Lz4.resolve_with(true, Some("bad")).unwrap(),
+            Codec::Lz4
+        );
     }
 
     #[test]
     fn an_invalid_variable_is_an_error_that_lists_the_valid_values() {
         for value in ["gzip", "", "zstd:", "zstd:x", "ZSTD"] {
-            let error = Compression::Auto.resolve_with(true, Some(value)).unwrap_err();
+            let error = Compression::Auto
+                .resolve_with(true, Some(value))
+                .unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Misuse);
             let text = error.to_string();
-            assert!(text.contains("none, lz4, zstd") && text.contains(VARIABLE), "{text}");
+            assert!(
+                text.contains("none, lz4, zstd") && text.contains(VARIABLE),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn levels_out_of_range_are_misuse() {
         for level in [-1, 0, 23] {
-            let error = Compression::Zstd(level).resolve_with(true, None).unwrap_err();
+            let error = Compression::Zstd(level)
+                .resolve_with(true, None)
+                .unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Misuse);
         }
-        assert_eq!(Compression::Zstd(22).resolve_with(true, None).unwrap(), Codec::Zstd(22));
+        assert_eq!(
+            Compression::Zstd(22).resolve_with(true, None).unwrap(),
+            Codec::Zstd(22)
+        );
     }
 
     #[test]
     fn text_round_trips() {
-        for compression in [Compression::None, Compression::Lz4, Compression::Zstd(7), Compression::Auto] {
-            assert_eq!(compression.to_string().parse::<Compression>().unwrap(), compression);
+        for compression in [
+            Compression::None,
+            Compression::Lz4,
+            Compression::Zstd(7),
+            Compression::Auto,
+        ] {
+            assert_eq!(
+                compression.to_string().parse::<Compression>().unwrap(),
+                compression
+            );
         }
     }
 }

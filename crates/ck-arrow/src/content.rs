@@ -43,14 +43,27 @@ pub(crate) struct Content {
 }
 
 impl Content {
-    pub(crate) async fn open(entry: Arc<dyn EntryReader>, verification: Verification) -> Result<Self> {
-        let Located { entry, start, checksum, seal, header } = locate(entry).await?;
+    pub(crate) async fn open(
+        entry: Arc<dyn EntryReader>,
+        verification: Verification,
+    ) -> Result<Self> {
+        let Located {
+            entry,
+            start,
+            checksum,
+            seal,
+            header,
+        } = locate(entry).await?;
         let len = entry.len() - start;
-        let source = Source { entry: &*entry, start };
+        let source = Source {
+            entry: &*entry,
+            start,
+        };
         let is_foreign = seal.is_none();
         // Entries of other writers have no hashes of their parts: they are proved as a whole, first.
         if let Some(checksum) = checksum
-            && (verification == Verification::Full || is_foreign && verification == Verification::OnTouch)
+            && (verification == Verification::Full
+                || is_foreign && verification == Verification::OnTouch)
         {
             source.check(len, checksum).await?;
         }
@@ -81,7 +94,10 @@ impl Content {
     }
 
     fn source(&self) -> Source<'_> {
-        Source { entry: &*self.entry, start: self.start }
+        Source {
+            entry: &*self.entry,
+            start: self.start,
+        }
     }
 
     /// Whether every byte was hashed when the entry was written, and a hash is there to compare with.
@@ -92,33 +108,53 @@ impl Content {
     /// Compares the checksum of the whole.
     pub(crate) async fn check(&self) -> Result<()> {
         match self.checksum {
-            Some(checksum) => self.source().check(self.entry.len() - self.start, checksum).await,
+            Some(checksum) => {
+                self.source()
+                    .check(self.entry.len() - self.start, checksum)
+                    .await
+            }
             None => Ok(()),
         }
     }
 
     /// The columns `wanted` of a batch.
-    pub(crate) async fn batch(self: &Arc<Self>, place: usize, wanted: &[usize]) -> Result<RecordBatch> {
+    pub(crate) async fn batch(
+        self: &Arc<Self>,
+        place: usize,
+        wanted: &[usize],
+    ) -> Result<RecordBatch> {
         let block = &self.index.batches[place];
         let message = self.message(place, block).await?;
         if message.dictionary.is_some() || message.rows != block.rows {
             return Err(damaged("a batch is not what the index says").with("batch", place));
         }
         let fields = self.schema.fields();
-        let dictionaries = self.dictionaries(wanted.iter().map(|column| &*fields[*column])).await?;
+        let dictionaries = self
+            .dictionaries(wanted.iter().map(|column| &*fields[*column]))
+            .await?;
         let number = self.index.dictionaries.len() + place;
-        let rows = usize::try_from(block.rows).map_err(|_| damaged("a batch has more rows than memory can count"))?;
+        let rows = usize::try_from(block.rows)
+            .map_err(|_| damaged("a batch has more rows than memory can count"))?;
         let columns = self.columns(number, block, message, fields.clone(), wanted, dictionaries);
         let columns = columns.await.map_err(|error| error.with("batch", place))?;
         let schema = if wanted.iter().copied().eq(0..fields.len()) {
             Arc::clone(&self.schema)
         } else {
-            let fields: Fields = wanted.iter().map(|column| Arc::clone(&fields[*column])).collect();
-            Arc::new(Schema::new_with_metadata(fields, self.schema.metadata().clone()))
+            let fields: Fields = wanted
+                .iter()
+                .map(|column| Arc::clone(&fields[*column]))
+                .collect();
+            Arc::new(Schema::new_with_metadata(
+                fields,
+                self.schema.metadata().clone(),
+            ))
         };
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        RecordBatch::try_new_with_options(schema, columns, &options)
-            .map_err(|error| damaged("a batch does not fit its schema").with("batch", place).with_source(error))
+        RecordBatch::try_new_with_options(schema, columns, &options).map_err(|error| {
+            damaged("a batch does not fit its schema")
+                .with("batch", place)
+                .with_source(error)
+        })
     }
 
     /// The message of a block: from the index, or from its place.
@@ -126,15 +162,21 @@ impl Content {
         let message = if block.inline.is_empty() {
             let end = block.offset + u64::from(block.metadata_len);
             let bytes = self.source().read(block.offset..end).await?;
-            if self.seal.is_some() && self.verification == Verification::OnTouch && xxh3(&bytes) != block.metadata_hash {
-                return Err(damaged("the metadata of a batch does not have the hash it was stored with")
-                    .with("batch", place));
+            if self.seal.is_some()
+                && self.verification == Verification::OnTouch
+                && xxh3(&bytes) != block.metadata_hash
+            {
+                return Err(damaged(
+                    "the metadata of a batch does not have the hash it was stored with",
+                )
+                .with("batch", place));
             }
             Message::parse(&bytes)?
         } else {
             Message::parse_flatbuffer(&block.inline)?
         };
-        let message = message.ok_or_else(|| damaged("a block holds no batch").with("batch", place))?;
+        let message =
+            message.ok_or_else(|| damaged("a block holds no batch").with("batch", place))?;
         message.check_body(block.body_len)?;
         Ok(message)
     }
@@ -152,7 +194,10 @@ impl Content {
         let extents = extents(&fields, &message, false)?;
         let runs = runs(block, &message, &extents, wanted);
         let body = block.body();
-        let ranges = runs.iter().map(|run| body + run.span.offset..body + run.span.end()).collect();
+        let ranges = runs
+            .iter()
+            .map(|run| body + run.span.offset..body + run.span.end())
+            .collect();
         let bytes = self.source().read_all(ranges).await?;
         let mut parts = Vec::with_capacity(runs.len());
         let mut checks = Vec::new();
@@ -160,24 +205,45 @@ impl Content {
         let is_in_place = self.entry.contiguous().is_some();
         for (run, bytes) in runs.into_iter().zip(bytes) {
             if self.seal.is_some() && self.verification == Verification::OnTouch {
-                for unit in run.units.filter(|unit| !(is_in_place && self.verified.has(number, *unit))) {
+                for unit in run
+                    .units
+                    .filter(|unit| !(is_in_place && self.verified.has(number, *unit)))
+                {
                     let span = block.units[unit].span;
                     work += span.len;
                     let start = span.offset - run.span.offset;
-                    checks.push((unit, slice(&bytes, start..start + span.len)?, block.units[unit].hash));
+                    checks.push((
+                        unit,
+                        slice(&bytes, start..start + span.len)?,
+                        block.units[unit].hash,
+                    ));
                 }
             }
             work += message.compression.map_or(0, |_| bytes.len() as u64);
-            let extents = run.columns.iter().map(|column| extents[*column].clone()).collect();
-            parts.push(Part { columns: run.columns, extents, span: run.span, bytes });
+            let extents = run
+                .columns
+                .iter()
+                .map(|column| extents[*column].clone())
+                .collect();
+            parts.push(Part {
+                columns: run.columns,
+                extents,
+                span: run.span,
+                bytes,
+            });
         }
         let content = Arc::clone(self);
         let is_aligned = self.seal.is_some()
-            && parts.iter().all(|part| part.bytes.is_empty() || part.bytes.as_ptr().align_offset(ALIGNMENT) == 0);
+            && parts.iter().all(|part| {
+                part.bytes.is_empty() || part.bytes.as_ptr().align_offset(ALIGNMENT) == 0
+            });
         let decode = move || {
             for (unit, bytes, hash) in checks {
                 if xxh3(&bytes) != hash {
-                    return Err(damaged("a column does not have the hash it was stored with").with("unit", unit));
+                    return Err(
+                        damaged("a column does not have the hash it was stored with")
+                            .with("unit", unit),
+                    );
                 }
                 content.verified.set(number, unit);
             }
@@ -188,11 +254,16 @@ impl Content {
             }
             Ok(found)
         };
-        let mut found =
-            if work >= OFFLOAD_BYTES as u64 { offload(decode).await? } else { decode()? };
+        let mut found = if work >= OFFLOAD_BYTES as u64 {
+            offload(decode).await?
+        } else {
+            decode()?
+        };
         found.sort_by_key(|(column, _)| *column);
         let array = |column: &usize| {
-            let place = found.binary_search_by_key(column, |(column, _)| *column).ok()?;
+            let place = found
+                .binary_search_by_key(column, |(column, _)| *column)
+                .ok()?;
             Some(Arc::clone(&found[place].1))
         };
         let arrays = wanted.iter().map(array).collect::<Option<Vec<_>>>();
@@ -222,7 +293,9 @@ impl Content {
     }
 
     fn loaded(&self) -> std::sync::MutexGuard<'_, Dictionaries> {
-        self.dictionaries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.dictionaries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All values of a dictionary; `None` when the file has none, because all its rows are null.
@@ -239,21 +312,27 @@ impl Content {
             }
             let message = self.message(place, block).await?;
             if message.dictionary != block.dictionary {
-                return Err(damaged("a dictionary is not what the index says").with("dictionary", id));
+                return Err(
+                    damaged("a dictionary is not what the index says").with("dictionary", id)
+                );
             }
             if message.dictionary.is_some_and(|head| !head.is_delta) {
                 pieces.clear();
             }
             let fields = dictionary_fields(values);
             let columns = self.columns(place, block, message, fields, &[0], inner.clone());
-            pieces.extend(columns.await.map_err(|error| error.with("dictionary", id))?);
+            pieces.extend(
+                columns
+                    .await
+                    .map_err(|error| error.with("dictionary", id))?,
+            );
         }
         let pieces: Vec<&dyn arrow_array::Array> = pieces.iter().map(|piece| &**piece).collect();
         match pieces.as_slice() {
             [] => Ok(None),
-            pieces => concat(pieces)
-                .map(Some)
-                .map_err(|error| damaged("the parts of a dictionary do not fit together").with_source(error)),
+            pieces => concat(pieces).map(Some).map_err(|error| {
+                damaged("the parts of a dictionary do not fit together").with_source(error)
+            }),
         }
     }
 }
@@ -267,7 +346,12 @@ struct Run {
 }
 
 /// What has to be read for the columns `wanted`: whole units, or, where there are none, the buffers.
-fn runs(block: &Block, message: &Message, extents: &[crate::extent::Extent], wanted: &[usize]) -> Vec<Run> {
+fn runs(
+    block: &Block,
+    message: &Message,
+    extents: &[crate::extent::Extent],
+    wanted: &[usize],
+) -> Vec<Run> {
     let mut columns = wanted.to_vec();
     columns.sort_unstable();
     columns.dedup();
@@ -290,12 +374,19 @@ fn runs(block: &Block, message: &Message, extents: &[crate::extent::Extent], wan
                 last.columns.push(column);
             }
             // Columns of other writers may be apart by their padding.
-            Some(last) if span.offset >= last.span.end() && span.offset - last.span.end() < ALIGNMENT as u64 => {
+            Some(last)
+                if span.offset >= last.span.end()
+                    && span.offset - last.span.end() < ALIGNMENT as u64 =>
+            {
                 last.columns.push(column);
                 last.units.end = units.end;
                 last.span.len = span.end() - last.span.offset;
             }
-            _ => runs.push(Run { columns: vec![column], units, span }),
+            _ => runs.push(Run {
+                columns: vec![column],
+                units,
+                span,
+            }),
         }
     }
     runs
@@ -339,7 +430,9 @@ impl Source<'_> {
     }
 
     async fn read_all(&self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>> {
-        let ranges = ranges.into_iter().map(|range| self.start + range.start..self.start + range.end);
+        let ranges = ranges
+            .into_iter()
+            .map(|range| self.start + range.start..self.start + range.end);
         match self.entry.contiguous() {
             Some(bytes) => ranges.map(|range| slice(bytes, range)).collect(),
             None => self.entry.read_ranges(ranges.collect()).await,
@@ -362,25 +455,38 @@ impl Source<'_> {
         if hashes.whole() == checksum {
             return Ok(());
         }
-        Err(damaged("the entry does not have the hash it was stored with")
-            .with("stored", format_args!("{checksum:016x}"))
-            .with("found", format_args!("{:016x}", hashes.whole())))
+        Err(
+            damaged("the entry does not have the hash it was stored with")
+                .with("stored", format_args!("{checksum:016x}"))
+                .with("found", format_args!("{:016x}", hashes.whole())),
+        )
     }
 
     /// Schema and index of an entry of ours.
     async fn sealed(&self, len: u64, seal: Seal) -> Result<(SchemaRef, Index)> {
         if seal.tail_offset.checked_add(seal.tail_len) != Some(len) {
-            return Err(damaged("the entry does not have the length it was stored with")
-                .with("stored", format_args!("{}+{}", seal.tail_offset, seal.tail_len))
-                .with("found", len));
+            return Err(
+                damaged("the entry does not have the length it was stored with")
+                    .with(
+                        "stored",
+                        format_args!("{}+{}", seal.tail_offset, seal.tail_len),
+                    )
+                    .with("found", len),
+            );
         }
         let tail = self.read(seal.tail_offset..len).await?;
         if xxh3(&tail) != seal.tail_hash {
-            return Err(damaged("the tail of the entry does not have the hash it was stored with"));
+            return Err(damaged(
+                "the tail of the entry does not have the hash it was stored with",
+            ));
         }
-        let trailer = tail.len().checked_sub(TRAILER_LEN).ok_or_else(|| damaged("the tail is too short"))?;
+        let trailer = tail
+            .len()
+            .checked_sub(TRAILER_LEN)
+            .ok_or_else(|| damaged("the tail is too short"))?;
         let footer_start = trailer.checked_sub(footer_len(&tail[trailer..])?);
-        let footer_start = footer_start.ok_or_else(|| damaged("the footer is longer than the tail"))?;
+        let footer_start =
+            footer_start.ok_or_else(|| damaged("the footer is longer than the tail"))?;
         let footer = Footer::parse(&tail[footer_start..trailer], len)?;
         let index = Index::decode(&tail[..footer_start], len, footer.schema.fields().len())?;
         Ok((footer.schema, index))
@@ -388,21 +494,33 @@ impl Source<'_> {
 
     /// Schema and blocks of an entry of another writer, whose batches have to be asked for their rows.
     async fn foreign(&self, len: u64) -> Result<(SchemaRef, Index)> {
-        let trailer = len.checked_sub(TRAILER_LEN as u64).ok_or_else(|| damaged("an Arrow file is too short"))?;
+        let trailer = len
+            .checked_sub(TRAILER_LEN as u64)
+            .ok_or_else(|| damaged("an Arrow file is too short"))?;
         let footer_len = footer_len(&self.read(trailer..len).await?)? as u64;
         let footer_start = trailer.checked_sub(footer_len);
-        let footer_start = footer_start.ok_or_else(|| damaged("the footer is longer than the Arrow file"))?;
+        let footer_start =
+            footer_start.ok_or_else(|| damaged("the footer is longer than the Arrow file"))?;
         let footer = Footer::parse(&self.read(footer_start..trailer).await?, len)?;
-        let mut index = Index { dictionaries: footer.dictionaries, batches: footer.batches };
+        let mut index = Index {
+            dictionaries: footer.dictionaries,
+            batches: footer.batches,
+        };
         for block in index.dictionaries.iter_mut().chain(&mut index.batches) {
-            let metadata = self.read(block.offset..block.offset + u64::from(block.metadata_len)).await?;
-            let message = Message::parse(&metadata)?.ok_or_else(|| damaged("a block of the Arrow file holds no batch"))?;
+            let metadata = self
+                .read(block.offset..block.offset + u64::from(block.metadata_len))
+                .await?;
+            let message = Message::parse(&metadata)?
+                .ok_or_else(|| damaged("a block of the Arrow file holds no batch"))?;
             block.rows = message.rows;
             block.dictionary = message.dictionary;
         }
         let is_dictionary = |block: &Block| matches!(block.dictionary, Some(DictionaryHead { .. }));
-        if !index.dictionaries.iter().all(is_dictionary) || index.batches.iter().any(is_dictionary) {
-            return Err(damaged("a dictionary stands among the batches or the other way round"));
+        if !index.dictionaries.iter().all(is_dictionary) || index.batches.iter().any(is_dictionary)
+        {
+            return Err(damaged(
+                "a dictionary stands among the batches or the other way round",
+            ));
         }
         Ok((footer.schema, index))
     }
@@ -411,9 +529,12 @@ impl Source<'_> {
 fn slice(bytes: &Bytes, range: Range<u64>) -> Result<Bytes> {
     match (usize::try_from(range.start), usize::try_from(range.end)) {
         (Ok(start), Ok(end)) if start <= end && end <= bytes.len() => Ok(bytes.slice(start..end)),
-        _ => Err(Error::new(ErrorKind::Corrupt, "the entry ends before the bytes asked for")
-            .with("wanted", format_args!("{}..{}", range.start, range.end))
-            .with("entry_bytes", bytes.len())),
+        _ => Err(Error::new(
+            ErrorKind::Corrupt,
+            "the entry ends before the bytes asked for",
+        )
+        .with("wanted", format_args!("{}..{}", range.start, range.end))
+        .with("entry_bytes", bytes.len())),
     }
 }
 
@@ -435,7 +556,10 @@ impl Verified {
             units - block.units.len()
         });
         let starts = starts.collect();
-        Self { starts, bits: (0..units.div_ceil(64)).map(|_| AtomicU64::new(0)).collect() }
+        Self {
+            starts,
+            bits: (0..units.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+        }
     }
 
     fn has(&self, block: usize, unit: usize) -> bool {

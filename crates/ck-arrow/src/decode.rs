@@ -46,8 +46,13 @@ impl Part {
     ) -> Result<Vec<ArrayRef>> {
         let field = |column: &usize| Arc::clone(&fields[*column]);
         let Some(codec) = message.compression else {
-            let spans = self.extents.iter().flat_map(|e| &message.buffers[e.buffers.clone()]);
-            let spans = spans.map(|span| self.rebased(*span)).collect::<Result<Vec<_>>>()?;
+            let spans = self
+                .extents
+                .iter()
+                .flat_map(|e| &message.buffers[e.buffers.clone()]);
+            let spans = spans
+                .map(|span| self.rebased(*span))
+                .collect::<Result<Vec<_>>>()?;
             let fields = self.columns.iter().map(field).collect();
             let (data, spans) = self.plain(spans)?;
             let message = Extent::message_of(message, self.extents.iter(), spans);
@@ -70,8 +75,11 @@ impl Part {
             return Ok(Span::default());
         }
         match span.offset.checked_sub(self.span.offset) {
-            Some(offset) if offset + span.len <= self.bytes.len() as u64 => Ok(Span { offset, ..span }),
-            _ => Err(damaged("a buffer lies outside of the bytes of its column").with("offset", span.offset)),
+            Some(offset) if offset + span.len <= self.bytes.len() as u64 => {
+                Ok(Span { offset, ..span })
+            }
+            _ => Err(damaged("a buffer lies outside of the bytes of its column")
+                .with("offset", span.offset)),
         }
     }
 
@@ -83,7 +91,10 @@ impl Part {
             return Ok((Buffer::default(), spans));
         }
         let start = self.bytes.as_ptr() as u64;
-        if spans.iter().all(|span| span.len == 0 || (start + span.offset).is_multiple_of(WORD)) {
+        if spans
+            .iter()
+            .all(|span| span.len == 0 || (start + span.offset).is_multiple_of(WORD))
+        {
             return Ok((Buffer::from(self.bytes.clone()), spans));
         }
         let mut memory = MutableBuffer::new(self.bytes.len());
@@ -102,7 +113,9 @@ impl Part {
 
     /// The bytes of a buffer whose place in `bytes` is known.
     fn bytes_of(&self, span: Span) -> Result<&[u8]> {
-        let range = usize::try_from(span.offset).ok().zip(usize::try_from(span.end()).ok());
+        let range = usize::try_from(span.offset)
+            .ok()
+            .zip(usize::try_from(span.end()).ok());
         let bytes = range.and_then(|(start, end)| self.bytes.get(start..end));
         bytes.ok_or_else(|| damaged("a buffer lies outside of the bytes of its column"))
     }
@@ -115,7 +128,9 @@ impl Part {
         decompressor: &mut Decompressor,
     ) -> Result<(Buffer, Vec<Span>)> {
         let stored = message.buffers[extent.buffers.clone()].iter();
-        let stored = stored.map(|span| Stored::of(self.stored(*span)?)).collect::<Result<Vec<_>>>()?;
+        let stored = stored
+            .map(|span| Stored::of(self.stored(*span)?))
+            .collect::<Result<Vec<_>>>()?;
         // Claims that the compressed bytes cannot vouch for are decompressed aside first.
         let mut grown: Vec<Option<Vec<u8>>> = Vec::with_capacity(stored.len());
         let mut spans = Vec::with_capacity(stored.len());
@@ -130,16 +145,23 @@ impl Part {
                 Stored::Compressed { plain_len, bytes } => {
                     stored_bytes += bytes.len();
                     // Together with the buffers before it: many small claims are a large one.
-                    let is_credible = Decompressor::is_credible(end.saturating_add(*plain_len), stored_bytes);
-                    let aside = (!is_credible).then(|| decompressor.decompress_growing(bytes, *plain_len));
+                    let is_credible =
+                        Decompressor::is_credible(end.saturating_add(*plain_len), stored_bytes);
+                    let aside =
+                        (!is_credible).then(|| decompressor.decompress_growing(bytes, *plain_len));
                     (*plain_len, aside.transpose()?)
                 }
             };
             grown.push(aside);
-            spans.push(Span { offset: end as u64, len: len as u64 });
-            end = end.checked_add(len.next_multiple_of(ALIGNMENT)).ok_or_else(|| {
-                damaged("a compressed column claims more bytes than memory can hold")
-            })?;
+            spans.push(Span {
+                offset: end as u64,
+                len: len as u64,
+            });
+            end = end
+                .checked_add(len.next_multiple_of(ALIGNMENT))
+                .ok_or_else(|| {
+                    damaged("a compressed column claims more bytes than memory can hold")
+                })?;
         }
         let mut memory = MutableBuffer::from_len_zeroed(end);
         for ((buffer, aside), span) in stored.iter().zip(grown).zip(&spans) {
@@ -147,7 +169,9 @@ impl Part {
             let plain = memory.as_slice_mut();
             match (buffer, aside) {
                 (_, Some(aside)) => plain[start..start + aside.len()].copy_from_slice(&aside),
-                (Stored::Plain(bytes), None) => plain[start..start + bytes.len()].copy_from_slice(bytes),
+                (Stored::Plain(bytes), None) => {
+                    plain[start..start + bytes.len()].copy_from_slice(bytes)
+                }
                 (Stored::Compressed { plain_len, bytes }, None) => {
                     decompressor.decompress_into(bytes, &mut plain[start..start + plain_len])?;
                 }
@@ -170,20 +194,32 @@ fn arrays(
     message.check_body(data.len() as u64)?;
     let flatbuffer = message.flatbuffer(data.len() as u64);
     let root = arrow_ipc::root_as_message(&flatbuffer);
-    let parsed = root.ok().and_then(|root| Some((root.version(), root.header_as_record_batch()?)));
+    let parsed = root
+        .ok()
+        .and_then(|root| Some((root.version(), root.header_as_record_batch()?)));
     let Some((version, batch)) = parsed else {
-        return Err(damaged("a batch has more columns than the Arrow decoder takes"));
+        return Err(damaged(
+            "a batch has more columns than the Arrow decoder takes",
+        ));
     };
     let decode = || {
-        RecordBatchDecoder::try_new(data, batch, Arc::new(Schema::new(fields)), dictionaries, &version)?
-            .with_require_alignment(is_aligned)
-            .read_record_batch()
+        RecordBatchDecoder::try_new(
+            data,
+            batch,
+            Arc::new(Schema::new(fields)),
+            dictionaries,
+            &version,
+        )?
+        .with_require_alignment(is_aligned)
+        .read_record_batch()
     };
     // What the decoder takes for granted was checked above. Should a damaged batch make it panic all
     // the same, the entry is damaged, and nothing of the decoder's state is left.
     match catch_unwind(AssertUnwindSafe(decode)) {
         Ok(Ok(batch)) => Ok(batch.columns().to_vec()),
         Ok(Err(error)) => Err(damaged("a batch does not decode").with_source(error)),
-        Err(_) => Err(damaged("a batch does not decode: the Arrow decoder panicked")),
+        Err(_) => Err(damaged(
+            "a batch does not decode: the Arrow decoder panicked",
+        )),
     }
 }

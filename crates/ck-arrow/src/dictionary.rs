@@ -4,8 +4,8 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{ArrowDictionaryKeyType, ByteArrayType, ByteViewType};
 use arrow_array::{
-    Array, ArrayRef, DictionaryArray, GenericByteArray, GenericByteViewArray, PrimitiveArray, UInt64Array,
-    downcast_dictionary_array, downcast_primitive_array,
+    Array, ArrayRef, DictionaryArray, GenericByteArray, GenericByteViewArray, PrimitiveArray,
+    UInt64Array, downcast_dictionary_array, downcast_primitive_array,
 };
 use arrow_buffer::{ArrowNativeType, ToByteSlice};
 use arrow_schema::{ArrowError, DataType, Schema};
@@ -44,7 +44,10 @@ impl Unifier {
     /// Whether tables of this schema have anything to unify.
     pub(crate) fn is_needed(schema: &Schema) -> bool {
         let is_dictionary = |t: &DataType| matches!(t, DataType::Dictionary(_, _));
-        schema.fields().iter().any(|field| any_type(field.data_type(), &is_dictionary))
+        schema
+            .fields()
+            .iter()
+            .any(|field| any_type(field.data_type(), &is_dictionary))
     }
 
     /// The columns of the next batch, with dictionaries that extend those of the batches before.
@@ -68,7 +71,12 @@ impl Unifier {
         columns.collect()
     }
 
-    fn walk(&mut self, array: &ArrayRef, ordered: bool, next: &mut usize) -> Result<ArrayRef, ArrowError> {
+    fn walk(
+        &mut self,
+        array: &ArrayRef,
+        ordered: bool,
+        next: &mut usize,
+    ) -> Result<ArrayRef, ArrowError> {
         let is_dictionary = |t: &DataType| matches!(t, DataType::Dictionary(_, _));
         if !any_type(array.data_type(), &is_dictionary) {
             return Ok(Arc::clone(array));
@@ -99,12 +107,20 @@ impl Unifier {
         let values = array.values();
         if self.states.len() <= place {
             let values = without_garbage(values)?;
-            self.states.push(State { previous: (Arc::clone(&values), None), values, places: None });
+            self.states.push(State {
+                previous: (Arc::clone(&values), None),
+                values,
+                places: None,
+            });
         }
         let state = &mut self.states[place];
         if !values.to_data().ptr_eq(&state.previous.0.to_data()) {
             let places = state.merge(values)?;
-            if ordered && places.as_ref().is_some_and(|places| !places.is_sorted_by(|a, b| a < b)) {
+            if ordered
+                && places
+                    .as_ref()
+                    .is_some_and(|places| !places.is_sorted_by(|a, b| a < b))
+            {
                 return Err(ArrowError::InvalidArgumentError(
                     "batches bring ordered dictionaries whose orders contradict each other; \
                      unify the dictionaries before caching the table"
@@ -181,10 +197,26 @@ impl State {
 /// The bytes of each value, `None` for a null; `None` when the type has no bytes to compare.
 fn keys_of(values: &ArrayRef) -> Option<Vec<Option<Box<[u8]>>>> {
     fn bytes<T: ByteArrayType>(array: &GenericByteArray<T>) -> Vec<Option<Box<[u8]>>> {
-        array.iter().map(|v| v.map(|v| { let b: &[u8] = v.as_ref(); b.into() })).collect()
+        array
+            .iter()
+            .map(|v| {
+                v.map(|v| {
+                    let b: &[u8] = v.as_ref();
+                    b.into()
+                })
+            })
+            .collect()
     }
     fn views<T: ByteViewType>(array: &GenericByteViewArray<T>) -> Vec<Option<Box<[u8]>>> {
-        array.iter().map(|v| v.map(|v| { let b: &[u8] = v.as_ref(); b.into() })).collect()
+        array
+            .iter()
+            .map(|v| {
+                v.map(|v| {
+                    let b: &[u8] = v.as_ref();
+                    b.into()
+                })
+            })
+            .collect()
     }
     Some(downcast_primitive_array!(
         values => values.iter().map(|v| v.map(|v| v.to_byte_slice().into())).collect(),
@@ -217,7 +249,10 @@ mod tests {
     }
 
     fn text(array: &ArrayRef) -> Vec<Option<String>> {
-        let typed = array.as_dictionary::<Int32Type>().downcast_dict::<StringArray>().unwrap();
+        let typed = array
+            .as_dictionary::<Int32Type>()
+            .downcast_dict::<StringArray>()
+            .unwrap();
         typed.into_iter().map(|v| v.map(str::to_owned)).collect()
     }
 
@@ -232,7 +267,10 @@ mod tests {
         let mut unifier = Unifier::default();
         let mut before: Option<ArrayRef> = None;
         for batch in &batches {
-            let column = unifier.unify(&batch.schema(), batch.columns()).unwrap().remove(0);
+            let column = unifier
+                .unify(&batch.schema(), batch.columns())
+                .unwrap()
+                .remove(0);
             assert_eq!(text(&column), text(batch.column(0)));
             let values = Arc::clone(column.as_dictionary::<Int32Type>().values());
             if let Some(before) = before {
@@ -246,7 +284,9 @@ mod tests {
     #[test]
     fn more_values_than_the_keys_can_address_is_an_error_that_names_the_column() {
         let make = |first: i32| {
-            let values: ArrayRef = Arc::new(arrow_array::Int32Array::from_iter_values(first..first + 100));
+            let values: ArrayRef = Arc::new(arrow_array::Int32Array::from_iter_values(
+                first..first + 100,
+            ));
             let keys = PrimitiveArray::<Int8Type>::from_iter_values(0..100);
             let column: ArrayRef = Arc::new(DictionaryArray::new(keys, values));
             RecordBatch::try_from_iter([("small", column)]).unwrap()
@@ -255,8 +295,14 @@ mod tests {
         let first = make(0);
         unifier.unify(&first.schema(), first.columns()).unwrap();
         let second = make(100);
-        let error = unifier.unify(&second.schema(), second.columns()).unwrap_err().to_string();
-        assert!(error.contains("small") && error.contains("wider keys"), "{error}");
+        let error = unifier
+            .unify(&second.schema(), second.columns())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("small") && error.contains("wider keys"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -266,9 +312,7 @@ mod tests {
         let field = Field::new_dict("d", data_type, true, 0, true);
         let schema = Schema::new(vec![field]);
         let mut unifier = Unifier::default();
-        let mut add = |values: &[&str]| {
-            unifier.unify(&schema, batch(&[Some(0)], values).columns())
-        };
+        let mut add = |values: &[&str]| unifier.unify(&schema, batch(&[Some(0)], values).columns());
         assert!(add(&["low", "mid"]).is_ok());
         assert!(add(&["mid", "high"]).is_ok());
         assert!(add(&["high", "low"]).is_err());

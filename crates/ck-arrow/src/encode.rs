@@ -121,13 +121,21 @@ impl Encoder {
         Ok(Self {
             output: Output::new(&schema, codec, ipc_start)?,
             flattener: Flattener::new(&schema)?,
-            garbage: schema.fields().iter().map(|field| can_hold_garbage(field.data_type())).collect(),
+            garbage: schema
+                .fields()
+                .iter()
+                .map(|field| can_hold_garbage(field.data_type()))
+                .collect(),
             unifier: Unifier::is_needed(&schema).then(Unifier::default),
             pool: match codec {
                 Codec::None => None,
                 _ => Some(Pool::new(codec, options.workers)?),
             },
-            depth: if codec == Codec::None { 1 } else { options.workers.div_ceil(2) + 1 },
+            depth: if codec == Codec::None {
+                1
+            } else {
+                options.workers.div_ceil(2) + 1
+            },
             schema,
             codec,
             batch_bytes: options.batch_bytes,
@@ -159,21 +167,38 @@ impl Encoder {
     /// allows none, or after [`Encoder::end`].
     pub fn push(&mut self, batch: RecordBatch) -> Result<()> {
         if self.has_ended {
-            return Err(Error::new(ErrorKind::Misuse, "a batch was pushed after the end of the input"));
+            return Err(Error::new(
+                ErrorKind::Misuse,
+                "a batch was pushed after the end of the input",
+            ));
         }
         let types = |schema: &SchemaRef| {
-            schema.fields().iter().map(|field| field.data_type().clone()).collect::<Vec<_>>()
+            schema
+                .fields()
+                .iter()
+                .map(|field| field.data_type().clone())
+                .collect::<Vec<_>>()
         };
-        if !Arc::ptr_eq(&self.schema, batch.schema_ref()) && types(&self.schema) != types(batch.schema_ref()) {
-            return Err(Error::new(ErrorKind::Misuse, "a batch has other columns than the table's schema")
-                .with("batch", batch.schema_ref())
-                .with("table", &self.schema));
+        if !Arc::ptr_eq(&self.schema, batch.schema_ref())
+            && types(&self.schema) != types(batch.schema_ref())
+        {
+            return Err(Error::new(
+                ErrorKind::Misuse,
+                "a batch has other columns than the table's schema",
+            )
+            .with("batch", batch.schema_ref())
+            .with("table", &self.schema));
         }
         // A reader would refuse such a batch, and it is too late then.
         let mut columns = self.schema.fields().iter().zip(batch.columns());
-        if let Some((field, _)) = columns.find(|(field, column)| !field.is_nullable() && column.null_count() > 0) {
-            return Err(Error::new(ErrorKind::Misuse, "a batch has nulls in a column that the table's schema requires")
-                .with("column", field.name()));
+        if let Some((field, _)) =
+            columns.find(|(field, column)| !field.is_nullable() && column.null_count() > 0)
+        {
+            return Err(Error::new(
+                ErrorKind::Misuse,
+                "a batch has nulls in a column that the table's schema requires",
+            )
+            .with("column", field.name()));
         }
         self.input.push_back(batch);
         Ok(())
@@ -196,7 +221,9 @@ impl Encoder {
     /// batches' dictionaries outgrow their keys or contradict each other's order).
     pub fn next_segment(&mut self) -> Result<Option<Vec<Bytes>>> {
         while self.pending.len() < self.depth {
-            let Some(batch) = self.next_slice() else { break };
+            let Some(batch) = self.next_slice() else {
+                break;
+            };
             self.submit(batch)?;
         }
         let is_full = self.pending.len() >= self.depth;
@@ -218,7 +245,10 @@ impl Encoder {
     /// [`ErrorKind::Misuse`] when segments are still to be taken.
     pub fn finish(self) -> Result<Encoded> {
         let Some(seal) = self.output.seal() else {
-            return Err(Error::new(ErrorKind::Misuse, "the encoder was finished before its last segment was taken"));
+            return Err(Error::new(
+                ErrorKind::Misuse,
+                "the encoder was finished before its last segment was taken",
+            ));
         };
         let bytes = self.head.len() as u64 + self.output.len();
         Ok(Encoded {
@@ -242,21 +272,30 @@ impl Encoder {
     /// Takes a slice apart and hands its buffers to compression.
     fn submit(&mut self, slice: RecordBatch) -> Result<()> {
         let tidy = |(column, garbage): (&ArrayRef, &bool)| {
-            if *garbage { without_garbage(column) } else { Ok(Arc::clone(column)) }
+            if *garbage {
+                without_garbage(column)
+            } else {
+                Ok(Arc::clone(column))
+            }
         };
         let columns = slice.columns().iter().zip(&self.garbage).map(tidy);
-        let mut columns = columns.collect::<Result<Vec<_>, _>>().map_err(unsupported)?;
+        let mut columns = columns
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(unsupported)?;
         if let Some(unifier) = &mut self.unifier {
             columns = unifier.unify(&self.schema, &columns).map_err(unsupported)?;
         }
         let options = RecordBatchOptions::new().with_row_count(Some(slice.num_rows()));
         // The caller's own batches may differ from the schema in nullability or metadata.
         let schema = slice.schema();
-        let slice = RecordBatch::try_new_with_options(schema, columns, &options).map_err(unsupported)?;
+        let slice =
+            RecordBatch::try_new_with_options(schema, columns, &options).map_err(unsupported)?;
         for (message, buffers) in self.flattener.flatten(&slice)? {
             let buffers = match &self.pool {
                 None => vec![Group::Plain(buffers)],
-                Some(pool) => groups(buffers).map(|group| Group::Compressing(pool.compress(group))).collect(),
+                Some(pool) => groups(buffers)
+                    .map(|group| Group::Compressing(pool.compress(group)))
+                    .collect(),
             };
             self.pending.push_back(Pending { message, buffers });
         }
@@ -285,7 +324,9 @@ impl Pending {
         let mut stored: Vec<Vec<Bytes>> = Vec::with_capacity(self.message.buffers.len());
         for group in self.buffers {
             match group {
-                Group::Plain(buffers) => stored.extend(buffers.into_iter().map(|buffer| vec![bytes_of(buffer)])),
+                Group::Plain(buffers) => {
+                    stored.extend(buffers.into_iter().map(|buffer| vec![bytes_of(buffer)]))
+                }
                 Group::Compressing(compressed) => stored.extend(compressed.wait()?),
             }
         }
@@ -303,7 +344,8 @@ struct Flattener {
 
 impl Flattener {
     fn new(schema: &SchemaRef) -> Result<Self> {
-        let options = IpcWriteOptions::default().with_dictionary_handling(DictionaryHandling::Delta);
+        let options =
+            IpcWriteOptions::default().with_dictionary_handling(DictionaryHandling::Delta);
         let encoder = StreamEncoder::try_new_with_options(schema, options).map_err(unsupported)?;
         Ok(Self { encoder })
     }
@@ -316,17 +358,24 @@ impl Flattener {
         // A message is its prefix, its flatbuffer, padding, then each buffer with padding.
         while let Some(prefix) = pieces.next() {
             let wrong = || damaged("the Arrow encoder gave an unexpected sequence of buffers");
-            let len: [u8; 4] = prefix.get(4..8).and_then(|len| len.try_into().ok()).ok_or_else(wrong)?;
+            let len: [u8; 4] = prefix
+                .get(4..8)
+                .and_then(|len| len.try_into().ok())
+                .ok_or_else(wrong)?;
             let mut framed = prefix.to_vec();
             let total = framed.len() + u32::from_le_bytes(len) as usize;
             while framed.len() < total {
                 framed.extend_from_slice(&pieces.next().ok_or_else(wrong)?);
             }
             // The schema goes out with the prelude.
-            let Some(message) = Message::parse(&framed)? else { continue };
+            let Some(message) = Message::parse(&framed)? else {
+                continue;
+            };
             let mut buffers = Vec::with_capacity(message.buffers.len());
             for span in &message.buffers {
-                let buffer = pieces.next().filter(|buffer| buffer.len() as u64 == span.len);
+                let buffer = pieces
+                    .next()
+                    .filter(|buffer| buffer.len() as u64 == span.len);
                 buffers.push(buffer.ok_or_else(wrong)?);
                 if !span.len.is_multiple_of(crate::message::ALIGNMENT as u64) {
                     pieces.next().ok_or_else(wrong)?;
@@ -345,5 +394,9 @@ impl std::fmt::Debug for Flattener {
 }
 
 fn unsupported(error: ArrowError) -> Error {
-    Error::new(ErrorKind::Unsupported, "the table cannot be encoded as Arrow IPC").with_source(error)
+    Error::new(
+        ErrorKind::Unsupported,
+        "the table cannot be encoded as Arrow IPC",
+    )
+    .with_source(error)
 }

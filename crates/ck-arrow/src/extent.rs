@@ -20,7 +20,13 @@ pub(crate) struct Extent {
 /// With `is_plain`, buffers are uncompressed and their lengths are checked where the Arrow decoder
 /// takes them for granted.
 pub(crate) fn extents(fields: &Fields, message: &Message, is_plain: bool) -> Result<Vec<Extent>> {
-    let mut walk = Walk { message, is_plain, node: 0, buffer: 0, variadic: 0 };
+    let mut walk = Walk {
+        message,
+        is_plain,
+        node: 0,
+        buffer: 0,
+        variadic: 0,
+    };
     let mut extents = Vec::with_capacity(fields.len());
     for field in fields {
         let before = (walk.node, walk.buffer, walk.variadic);
@@ -32,10 +38,18 @@ pub(crate) fn extents(fields: &Fields, message: &Message, is_plain: bool) -> Res
         });
     }
     let used = (walk.node, walk.buffer, walk.variadic);
-    if used != (message.nodes.len(), message.buffers.len(), message.variadic.len()) {
-        return Err(damaged("a batch has more arrays or buffers than its schema")
-            .with("nodes", message.nodes.len())
-            .with("buffers", message.buffers.len()));
+    if used
+        != (
+            message.nodes.len(),
+            message.buffers.len(),
+            message.variadic.len(),
+        )
+    {
+        return Err(
+            damaged("a batch has more arrays or buffers than its schema")
+                .with("nodes", message.nodes.len())
+                .with("buffers", message.buffers.len()),
+        );
     }
     Ok(extents)
 }
@@ -56,12 +70,15 @@ impl Walk<'_> {
         let len = node.length.unsigned_abs();
         match data_type {
             DataType::Null => {}
-            DataType::Utf8 | DataType::Binary | DataType::LargeUtf8 | DataType::LargeBinary => self.buffers(3)?,
+            DataType::Utf8 | DataType::Binary | DataType::LargeUtf8 | DataType::LargeBinary => {
+                self.buffers(3)?
+            }
             DataType::Utf8View | DataType::BinaryView => {
                 let count = self.message.variadic.get(self.variadic).copied();
                 let count = count.and_then(|count| usize::try_from(count).ok());
                 let count = count.filter(|count| *count <= self.message.buffers.len());
-                let count = count.ok_or_else(|| damaged("a view column has no sane buffer count"))?;
+                let count =
+                    count.ok_or_else(|| damaged("a view column has no sane buffer count"))?;
                 self.variadic += 1;
                 self.buffers(2 + count)?;
             }
@@ -75,10 +92,18 @@ impl Walk<'_> {
             }
             DataType::FixedSizeList(field, size) => {
                 self.buffers(1)?;
-                let child = self.message.nodes.get(self.node).map_or(0, |node| node.length.unsigned_abs());
-                let wanted = u64::try_from(*size).ok().and_then(|size| size.checked_mul(len));
+                let child = self
+                    .message
+                    .nodes
+                    .get(self.node)
+                    .map_or(0, |node| node.length.unsigned_abs());
+                let wanted = u64::try_from(*size)
+                    .ok()
+                    .and_then(|size| size.checked_mul(len));
                 if wanted.is_none_or(|wanted| wanted > child) {
-                    return Err(damaged("a fixed-size list has fewer values than its rows need"));
+                    return Err(damaged(
+                        "a fixed-size list has fewer values than its rows need",
+                    ));
                 }
                 self.step(field.data_type())?;
             }
@@ -123,9 +148,18 @@ impl Walk<'_> {
     }
 
     fn sized_buffer(&mut self, width: u64, len: u64) -> Result<()> {
-        let span = self.message.buffers.get(self.buffer).copied().unwrap_or_default();
+        let span = self
+            .message
+            .buffers
+            .get(self.buffer)
+            .copied()
+            .unwrap_or_default();
         self.buffers(1)?;
-        if self.is_plain && width.checked_mul(len).is_none_or(|wanted| wanted > span.len) {
+        if self.is_plain
+            && width
+                .checked_mul(len)
+                .is_none_or(|wanted| wanted > span.len)
+        {
             return Err(damaged("a buffer is shorter than its rows need").with("bytes", span.len));
         }
         Ok(())
@@ -135,11 +169,20 @@ impl Walk<'_> {
 impl Extent {
     /// The bytes of the body that hold the column; empty for a column without buffers.
     pub(crate) fn span(&self, message: &Message) -> Span {
-        let spans = message.buffers[self.buffers.clone()].iter().filter(|span| span.len > 0);
+        let spans = message.buffers[self.buffers.clone()]
+            .iter()
+            .filter(|span| span.len > 0);
         let (first, last) = spans.fold((u64::MAX, 0), |(first, last), span| {
             (first.min(span.offset), last.max(span.end()))
         });
-        if first > last { Span::default() } else { Span { offset: first, len: last - first } }
+        if first > last {
+            Span::default()
+        } else {
+            Span {
+                offset: first,
+                len: last - first,
+            }
+        }
     }
 
     /// A message that holds only the columns of `extents`, with the given buffer positions.
@@ -151,9 +194,14 @@ impl Extent {
         Message {
             dictionary: None,
             rows: message.rows,
-            nodes: extents.clone().flat_map(|e| message.nodes[e.nodes.clone()].iter().copied()).collect(),
+            nodes: extents
+                .clone()
+                .flat_map(|e| message.nodes[e.nodes.clone()].iter().copied())
+                .collect(),
             buffers,
-            variadic: extents.flat_map(|e| message.variadic[e.variadic.clone()].iter().copied()).collect(),
+            variadic: extents
+                .flat_map(|e| message.variadic[e.variadic.clone()].iter().copied())
+                .collect(),
             compression: None,
             before_v5: message.before_v5,
         }

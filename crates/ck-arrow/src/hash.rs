@@ -16,7 +16,10 @@ const STEP: usize = 128 * 1024;
 
 impl Hashes {
     pub(crate) fn new() -> Self {
-        Self { whole: twox_hash::XxHash3_64::new(), unit: twox_hash::XxHash3_64::new() }
+        Self {
+            whole: twox_hash::XxHash3_64::new(),
+            unit: twox_hash::XxHash3_64::new(),
+        }
     }
 
     /// Bytes outside of any unit.

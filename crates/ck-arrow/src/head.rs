@@ -40,10 +40,15 @@ impl Head {
     pub(crate) fn reserve(compressed: bool, outer_offset: u64, key: Option<Key>) -> Result<Self> {
         let mut random = [0_u8; 8];
         getrandom::fill(&mut random).map_err(|error| {
-            Error::new(ErrorKind::Transient, "the system gives no random numbers").with_source(error.to_string())
+            Error::new(ErrorKind::Transient, "the system gives no random numbers")
+                .with_source(error.to_string())
         })?;
         let generation = format!("{:016x}", u64::from_ne_bytes(random));
-        let placeholder = Seal { tail_offset: 0, tail_len: 0, tail_hash: 0 };
+        let placeholder = Seal {
+            tail_offset: 0,
+            tail_len: 0,
+            tail_hash: 0,
+        };
         let header = Header::new(SERIALIZER)
             .with_metadata("format", SERIALIZER)
             .with_metadata("encoding", "utf-8")
@@ -51,7 +56,11 @@ impl Head {
             .with_metadata("original_type", SERIALIZER)
             .with_extension(EXTENSION, placeholder.to_json(&generation, key.as_ref()));
         let reserved = header.reserve(ALIGNMENT, outer_offset + CHECKSUM_LEN as u64)?;
-        Ok(Self { reserved, generation, key })
+        Ok(Self {
+            reserved,
+            generation,
+            key,
+        })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -59,7 +68,9 @@ impl Head {
     }
 
     pub(crate) fn patch(self, seal: &Seal, payload_hash: u64) -> Result<Bytes> {
-        let header = self.reserved.patch(EXTENSION, seal.to_json(&self.generation, self.key.as_ref()))?;
+        let header = self
+            .reserved
+            .patch(EXTENSION, seal.to_json(&self.generation, self.key.as_ref()))?;
         let mut head = BytesMut::from(&header[..]);
         head.extend_from_slice(&payload_hash.to_be_bytes());
         Ok(head.freeze())
@@ -88,23 +99,36 @@ impl Seal {
     /// [`ErrorKind::Unsupported`] for a layout of a later version, [`ErrorKind::Corrupt`] for one that
     /// cannot be read.
     pub(crate) fn from_header(header: &Header) -> Result<Option<Self>> {
-        let Some(extension) = header.extension(EXTENSION) else { return Ok(None) };
+        let Some(extension) = header.extension(EXTENSION) else {
+            return Ok(None);
+        };
         let layout = extension.get("layout").and_then(Value::as_u64);
         if layout.is_some_and(|layout| layout > LAYOUT) {
-            return Err(Error::new(ErrorKind::Unsupported, "the entry was written by a later version")
-                .with("layout", layout.unwrap_or_default())
-                .with("known", LAYOUT));
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "the entry was written by a later version",
+            )
+            .with("layout", layout.unwrap_or_default())
+            .with("known", LAYOUT));
         }
         let number = |i: usize| {
-            let text = extension.get("tail").and_then(|tail| tail.get(i)).and_then(Value::as_str);
-            text.filter(|text| text.len() == 16).and_then(|text| u64::from_str_radix(text, 16).ok())
+            let text = extension
+                .get("tail")
+                .and_then(|tail| tail.get(i))
+                .and_then(Value::as_str);
+            text.filter(|text| text.len() == 16)
+                .and_then(|text| u64::from_str_radix(text, 16).ok())
         };
         match (layout, number(0), number(1), number(2)) {
-            (Some(LAYOUT), Some(tail_offset), Some(tail_len), Some(tail_hash)) => {
-                Ok(Some(Self { tail_offset, tail_len, tail_hash }))
-            }
-            _ => Err(Error::new(ErrorKind::Corrupt, "the header's own part cannot be read")
-                .with("found", extension)),
+            (Some(LAYOUT), Some(tail_offset), Some(tail_len), Some(tail_hash)) => Ok(Some(Self {
+                tail_offset,
+                tail_len,
+                tail_hash,
+            })),
+            _ => Err(
+                Error::new(ErrorKind::Corrupt, "the header's own part cannot be read")
+                    .with("found", extension),
+            ),
         }
     }
 }

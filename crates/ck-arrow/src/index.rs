@@ -54,7 +54,9 @@ const UNIT_LEN: usize = 4 + 8 + 8 + 8;
 impl Index {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let blocks = || self.dictionaries.iter().chain(&self.batches);
-        let len: usize = blocks().map(|b| BLOCK_LEN + b.units.len() * UNIT_LEN + b.inline.len()).sum();
+        let len: usize = blocks()
+            .map(|b| BLOCK_LEN + b.units.len() * UNIT_LEN + b.inline.len())
+            .sum();
         let mut out = Vec::with_capacity(12 + len);
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes();
         out.extend_from_slice(&MAGIC);
@@ -112,7 +114,9 @@ impl Index {
         if index.dictionaries.iter().any(|b| b.dictionary.is_none())
             || index.batches.iter().any(|b| b.dictionary.is_some())
         {
-            return Err(invalid("a dictionary stands among the batches or the other way round"));
+            return Err(invalid(
+                "a dictionary stands among the batches or the other way round",
+            ));
         }
         Ok(index)
     }
@@ -125,10 +129,15 @@ impl Block {
         let id = i64::from_le_bytes(cursor.take()?);
         let dictionary = match kind {
             0 => None,
-            1 | 2 => Some(DictionaryHead { id, is_delta: kind == 2 }),
+            1 | 2 => Some(DictionaryHead {
+                id,
+                is_delta: kind == 2,
+            }),
             _ => return Err(invalid("a block has an unknown kind")),
         };
-        let end = offset.checked_add(u64::from(metadata_len)).and_then(|at| at.checked_add(body_len));
+        let end = offset
+            .checked_add(u64::from(metadata_len))
+            .and_then(|at| at.checked_add(body_len));
         if end.is_none_or(|end| end > file_len) {
             return Err(invalid("a block reaches beyond the file"));
         }
@@ -137,8 +146,15 @@ impl Block {
         let (mut seen, mut reached) = (0_usize, 0);
         for _ in 0..unit_count {
             let columns = cursor.u32()?;
-            let span = Span { offset: cursor.u64()?, len: cursor.u64()? };
-            if span.offset.checked_add(span.len).is_none_or(|end| end > body_len) {
+            let span = Span {
+                offset: cursor.u64()?,
+                len: cursor.u64()?,
+            };
+            if span
+                .offset
+                .checked_add(span.len)
+                .is_none_or(|end| end > body_len)
+            {
                 return Err(invalid("a unit reaches beyond its block"));
             }
             if span.offset < reached {
@@ -146,14 +162,27 @@ impl Block {
             }
             reached = span.end();
             seen = seen.saturating_add(columns as usize);
-            units.push(Unit { columns, span, hash: cursor.u64()? });
+            units.push(Unit {
+                columns,
+                span,
+                hash: cursor.u64()?,
+            });
         }
         let wanted = if dictionary.is_some() { 1 } else { columns };
         if seen != wanted {
             return Err(invalid("the units of a block do not cover its columns"));
         }
         let inline = cursor.slice(inline_len)?.to_vec();
-        Ok(Self { offset, metadata_len, metadata_hash, body_len, rows, dictionary, units, inline })
+        Ok(Self {
+            offset,
+            metadata_len,
+            metadata_hash,
+            body_len,
+            rows,
+            dictionary,
+            units,
+            inline,
+        })
     }
 }
 
@@ -163,13 +192,19 @@ struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let (taken, rest) = self.rest.split_first_chunk().ok_or_else(|| invalid("it ends early"))?;
+        let (taken, rest) = self
+            .rest
+            .split_first_chunk()
+            .ok_or_else(|| invalid("it ends early"))?;
         self.rest = rest;
         Ok(*taken)
     }
 
     fn slice(&mut self, len: usize) -> Result<&'a [u8]> {
-        let (taken, rest) = self.rest.split_at_checked(len).ok_or_else(|| invalid("it ends early"))?;
+        let (taken, rest) = self
+            .rest
+            .split_at_checked(len)
+            .ok_or_else(|| invalid("it ends early"))?;
         self.rest = rest;
         Ok(taken)
     }
@@ -192,14 +227,21 @@ mod tests {
     use super::*;
 
     fn sample() -> Index {
-        let unit = |columns, offset| Unit { columns, span: Span { offset, len: 8 }, hash: offset };
+        let unit = |columns, offset| Unit {
+            columns,
+            span: Span { offset, len: 8 },
+            hash: offset,
+        };
         Index {
             dictionaries: vec![Block {
                 offset: 64,
                 metadata_len: 64,
                 body_len: 64,
                 rows: 3,
-                dictionary: Some(DictionaryHead { id: 7, is_delta: true }),
+                dictionary: Some(DictionaryHead {
+                    id: 7,
+                    is_delta: true,
+                }),
                 units: vec![unit(1, 0)],
                 ..Block::default()
             }],

@@ -58,7 +58,12 @@ impl Layout {
         Self {
             header: content.header.clone(),
             is_sealed: content.seal.is_some(),
-            dictionaries: content.index.dictionaries.iter().map(BlockLayout::of).collect(),
+            dictionaries: content
+                .index
+                .dictionaries
+                .iter()
+                .map(BlockLayout::of)
+                .collect(),
             batches: content.index.batches.iter().map(BlockLayout::of).collect(),
         }
     }

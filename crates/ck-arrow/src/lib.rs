@@ -16,32 +16,32 @@
 mod compression;
 mod options;
 
-mod encode;
-mod slice;
-mod measure;
-mod tidy;
-mod nested;
-mod dictionary;
-mod pool;
 mod codec;
+mod dictionary;
+mod encode;
+mod measure;
+mod nested;
 mod output;
+mod pool;
+mod slice;
+mod tidy;
 
+mod extent;
+mod hash;
 mod head;
 mod index;
 mod message;
-mod extent;
-mod hash;
 
+mod content;
+mod decode;
+mod footer;
+mod layout;
+mod locate;
 mod reader;
 mod stream;
-mod layout;
-mod content;
-mod locate;
-mod footer;
-mod decode;
 
-mod weight;
 mod compact;
+mod weight;
 
 pub use compact::compact;
 pub use compression::{Codec, Compression};

@@ -35,7 +35,10 @@ pub(crate) async fn locate(entry: Arc<dyn EntryReader>) -> Result<Located> {
         match ck_frame::probe(&head, entry.len()) {
             Ok(Probe::NeedBytes(more)) if more > wanted => wanted = more,
             Ok(Probe::NeedBytes(_)) => return Err(damaged("the header of the entry does not end")),
-            Ok(Probe::Ready(Envelope::V3 { header, payload_offset })) => {
+            Ok(Probe::Ready(Envelope::V3 {
+                header,
+                payload_offset,
+            })) => {
                 check_is_table(&header)?;
                 let seal = Seal::from_header(&header)?;
                 return payload(entry, payload_offset, seal, Some(header)).await;
@@ -56,7 +59,10 @@ pub(crate) async fn locate(entry: Arc<dyn EntryReader>) -> Result<Located> {
 }
 
 fn has_arrow(payload: &[u8]) -> bool {
-    payload.get(CHECKSUM_LEN..).is_some_and(|rest| rest.starts_with(END_MAGIC)) || payload.starts_with(END_MAGIC)
+    payload
+        .get(CHECKSUM_LEN..)
+        .is_some_and(|rest| rest.starts_with(END_MAGIC))
+        || payload.starts_with(END_MAGIC)
 }
 
 fn check_is_table(header: &Header) -> Result<()> {
@@ -80,16 +86,31 @@ async fn payload(
     header: Option<Header>,
 ) -> Result<Located> {
     let sniffed = offset + (CHECKSUM_LEN + END_MAGIC.len()) as u64;
-    let head = entry.read(offset..sniffed.min(entry.len()).max(offset)).await?;
+    let head = entry
+        .read(offset..sniffed.min(entry.len()).max(offset))
+        .await?;
     let (start, checksum) = match head.split_first_chunk::<CHECKSUM_LEN>() {
-        Some((checksum, rest)) if rest == END_MAGIC => {
-            (offset + CHECKSUM_LEN as u64, Some(u64::from_be_bytes(*checksum)))
-        }
+        Some((checksum, rest)) if rest == END_MAGIC => (
+            offset + CHECKSUM_LEN as u64,
+            Some(u64::from_be_bytes(*checksum)),
+        ),
         _ if head.starts_with(END_MAGIC) => (offset, None),
-        _ => return Err(damaged("the payload is not an Arrow IPC file").with("payload_offset", offset)),
+        _ => {
+            return Err(
+                damaged("the payload is not an Arrow IPC file").with("payload_offset", offset)
+            );
+        }
     };
     if seal.is_some() && checksum.is_none() {
-        return Err(damaged("the payload lacks the checksum that its header promises"));
+        return Err(damaged(
+            "the payload lacks the checksum that its header promises",
+        ));
     }
-    Ok(Located { entry, start, checksum, seal, header })
+    Ok(Located {
+        entry,
+        start,
+        checksum,
+        seal,
+        header,
+    })
 }

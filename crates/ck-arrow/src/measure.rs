@@ -13,20 +13,31 @@ pub(crate) struct Measure {
 impl Measure {
     pub(crate) fn new(batch: &RecordBatch) -> Self {
         Self {
-            columns: batch.columns().iter().map(|column| column.to_data()).collect(),
+            columns: batch
+                .columns()
+                .iter()
+                .map(|column| column.to_data())
+                .collect(),
         }
     }
 
     /// Encoded bytes of `len` rows from `start`, without padding and without dictionaries. Never
     /// falls when `len` grows. Costs a few operations per column, and one per row for views and dense unions.
     pub(crate) fn bytes(&self, start: usize, len: usize) -> usize {
-        self.columns.iter().map(|column| bytes_of(column, start, len)).sum()
+        self.columns
+            .iter()
+            .map(|column| bytes_of(column, start, len))
+            .sum()
     }
 }
 
 /// `start` counts from the array's first logical row.
 fn bytes_of(data: &ArrayData, start: usize, len: usize) -> usize {
-    let validity = if data.null_count() > 0 { len.div_ceil(8) } else { 0 };
+    let validity = if data.null_count() > 0 {
+        len.div_ceil(8)
+    } else {
+        0
+    };
     // Where the logical rows lie in this array's own buffers.
     let physical = data.offset() + start;
     validity
@@ -43,7 +54,11 @@ fn bytes_of(data: &ArrayData, start: usize, len: usize) -> usize {
             }
             DataType::Utf8View | DataType::BinaryView => {
                 let views = &data.buffer::<u128>(0)[start..start + len];
-                len * 16 + views.iter().map(|view| outlined_bytes(*view)).sum::<usize>()
+                len * 16
+                    + views
+                        .iter()
+                        .map(|view| outlined_bytes(*view))
+                        .sum::<usize>()
             }
             DataType::List(_) | DataType::Map(_, _) => {
                 let (first, last) = offsets_i32(data, physical, len);
@@ -72,20 +87,29 @@ fn bytes_of(data: &ArrayData, start: usize, len: usize) -> usize {
                 bytes_of(&data.child_data()[0], physical * size, len * size)
             }
             // Slicing a struct slices its children, so they start where the struct does.
-            DataType::Struct(_) => {
-                data.child_data().iter().map(|child| bytes_of(child, start, len)).sum()
-            }
+            DataType::Struct(_) => data
+                .child_data()
+                .iter()
+                .map(|child| bytes_of(child, start, len))
+                .sum(),
             DataType::Union(_, UnionMode::Sparse) => {
-                len + data.child_data().iter().map(|child| bytes_of(child, physical, len)).sum::<usize>()
+                len + data
+                    .child_data()
+                    .iter()
+                    .map(|child| bytes_of(child, physical, len))
+                    .sum::<usize>()
             }
             DataType::Union(fields, UnionMode::Dense) => {
                 let types = &data.buffer::<i8>(0)[start..start + len];
                 let offsets = &data.buffer::<i32>(1)[start..start + len];
-                let children = fields.iter().zip(data.child_data()).map(|((id, _), child)| {
-                    let mine = types.iter().zip(offsets).filter(|(t, _)| **t == id);
-                    let used = used_range(mine.map(|(_, offset)| (i64::from(*offset), 1)));
-                    bytes_of(child, used.0, used.1 - used.0)
-                });
+                let children = fields
+                    .iter()
+                    .zip(data.child_data())
+                    .map(|((id, _), child)| {
+                        let mine = types.iter().zip(offsets).filter(|(t, _)| **t == id);
+                        let used = used_range(mine.map(|(_, offset)| (i64::from(*offset), 1)));
+                        bytes_of(child, used.0, used.1 - used.0)
+                    });
                 len * 5 + children.sum::<usize>()
             }
             DataType::RunEndEncoded(_, _) => run_bytes(data, physical, len),
@@ -110,18 +134,29 @@ pub(crate) fn used_range(items: impl Iterator<Item = (i64, i64)>) -> (usize, usi
         used = Some((first.min(offset), last.max(offset + size)));
     }
     let (first, last) = used.unwrap_or((0, 0));
-    (usize::try_from(first).unwrap_or(0), usize::try_from(last).unwrap_or(0))
+    (
+        usize::try_from(first).unwrap_or(0),
+        usize::try_from(last).unwrap_or(0),
+    )
 }
 
 fn offsets_i32(data: &ArrayData, physical: usize, len: usize) -> (usize, usize) {
     let offsets = data.buffers()[0].typed_data::<i32>();
-    let at = |i: usize| offsets.get(i).map_or(0, |o| usize::try_from(*o).unwrap_or(0));
+    let at = |i: usize| {
+        offsets
+            .get(i)
+            .map_or(0, |o| usize::try_from(*o).unwrap_or(0))
+    };
     (at(physical), at(physical + len))
 }
 
 fn offsets_i64(data: &ArrayData, physical: usize, len: usize) -> (usize, usize) {
     let offsets = data.buffers()[0].typed_data::<i64>();
-    let at = |i: usize| offsets.get(i).map_or(0, |o| usize::try_from(*o).unwrap_or(0));
+    let at = |i: usize| {
+        offsets
+            .get(i)
+            .map_or(0, |o| usize::try_from(*o).unwrap_or(0))
+    };
     (at(physical), at(physical + len))
 }
 
@@ -134,8 +169,12 @@ fn run_bytes(data: &ArrayData, physical: usize, len: usize) -> usize {
     let run_of = |row: usize| {
         let beyond = |end: i64| usize::try_from(end).unwrap_or(0) > row;
         match ends.data_type() {
-            DataType::Int16 => ends.buffer::<i16>(0)[..ends.len()].partition_point(|e| !beyond((*e).into())),
-            DataType::Int32 => ends.buffer::<i32>(0)[..ends.len()].partition_point(|e| !beyond((*e).into())),
+            DataType::Int16 => {
+                ends.buffer::<i16>(0)[..ends.len()].partition_point(|e| !beyond((*e).into()))
+            }
+            DataType::Int32 => {
+                ends.buffer::<i32>(0)[..ends.len()].partition_point(|e| !beyond((*e).into()))
+            }
             _ => ends.buffer::<i64>(0)[..ends.len()].partition_point(|e| !beyond(*e)),
         }
     };

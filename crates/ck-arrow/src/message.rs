@@ -3,8 +3,8 @@
 //! Format: <https://arrow.apache.org/docs/format/Columnar.html#encapsulated-message-format>
 
 use arrow_ipc::{
-    BodyCompressionBuilder, BodyCompressionMethod, CompressionType, DictionaryBatchBuilder, FieldNode,
-    MessageBuilder, MessageHeader, MetadataVersion, RecordBatch, RecordBatchBuilder,
+    BodyCompressionBuilder, BodyCompressionMethod, CompressionType, DictionaryBatchBuilder,
+    FieldNode, MessageBuilder, MessageHeader, MetadataVersion, RecordBatch, RecordBatchBuilder,
 };
 use ck_core::{Error, ErrorKind, Result};
 use flatbuffers::FlatBufferBuilder;
@@ -78,8 +78,10 @@ impl Message {
             MessageHeader::RecordBatch => (message.header_as_record_batch(), None),
             MessageHeader::DictionaryBatch => {
                 let head = message.header_as_dictionary_batch();
-                let dictionary =
-                    head.map(|d| DictionaryHead { id: d.id(), is_delta: d.isDelta() });
+                let dictionary = head.map(|d| DictionaryHead {
+                    id: d.id(),
+                    is_delta: d.isDelta(),
+                });
                 (head.and_then(|d| d.data()), dictionary)
             }
             _ => return Ok(None),
@@ -95,20 +97,31 @@ impl Message {
     ) -> Result<Self> {
         let rows = batch.length();
         let nodes = batch.nodes().into_iter().flatten();
-        let nodes: Vec<Node> =
-            nodes.map(|n| Node { length: n.length(), null_count: n.null_count() }).collect();
-        let sane = |n: &Node| (0..=MAX_LENGTH).contains(&n.length) && (0..=n.length).contains(&n.null_count);
+        let nodes: Vec<Node> = nodes
+            .map(|n| Node {
+                length: n.length(),
+                null_count: n.null_count(),
+            })
+            .collect();
+        let sane = |n: &Node| {
+            (0..=MAX_LENGTH).contains(&n.length) && (0..=n.length).contains(&n.null_count)
+        };
         // Rows without columns cost nothing, so their number has no bound.
         if rows < 0 || (!nodes.is_empty() && rows > MAX_LENGTH) || !nodes.iter().all(sane) {
             return Err(damaged("a batch claims an impossible number of rows").with("rows", rows));
         }
         let buffers = batch.buffers().into_iter().flatten();
-        let buffers = buffers.map(|b| match (u64::try_from(b.offset()), u64::try_from(b.length())) {
-            (Ok(offset), Ok(len)) if offset.checked_add(len).is_some() => Ok(Span { offset, len }),
-            _ => Err(damaged("a buffer has a negative or overflowing position")
-                .with("offset", b.offset())
-                .with("length", b.length())),
-        });
+        let buffers =
+            buffers.map(
+                |b| match (u64::try_from(b.offset()), u64::try_from(b.length())) {
+                    (Ok(offset), Ok(len)) if offset.checked_add(len).is_some() => {
+                        Ok(Span { offset, len })
+                    }
+                    _ => Err(damaged("a buffer has a negative or overflowing position")
+                        .with("offset", b.offset())
+                        .with("length", b.length())),
+                },
+            );
         Ok(Self {
             dictionary,
             rows: rows.unsigned_abs(),
@@ -120,8 +133,20 @@ impl Message {
         })
     }
 
-    /// Fails unless all buffers lie within a body of `len` bytes.
+    /// Fails unless all buffers lie within a body of `len` bytes, side by side: what is read of them is
+    /// then no more than the body, however many they are.
     pub(crate) fn check_body(&self, len: u64) -> Result<()> {
+        let total = self
+            .buffers
+            .iter()
+            .fold(0_u64, |total, span| total.saturating_add(span.len));
+        if total > len {
+            return Err(
+                damaged("the buffers of a batch have more bytes than the batch")
+                    .with("buffers", total)
+                    .with("body_bytes", len),
+            );
+        }
         match self.buffers.iter().find(|span| span.end() > len) {
             None => Ok(()),
             Some(span) => Err(damaged("a buffer reaches beyond its batch")
@@ -141,8 +166,11 @@ impl Message {
             builder.add_codec(codec);
             builder.finish()
         });
-        let nodes: Vec<FieldNode> =
-            self.nodes.iter().map(|n| FieldNode::new(n.length, n.null_count)).collect();
+        let nodes: Vec<FieldNode> = self
+            .nodes
+            .iter()
+            .map(|n| FieldNode::new(n.length, n.null_count))
+            .collect();
         let buffers: Vec<arrow_ipc::Buffer> = self
             .buffers
             .iter()
@@ -169,11 +197,18 @@ impl Message {
                 builder.add_id(head.id);
                 builder.add_data(batch);
                 builder.add_isDelta(head.is_delta);
-                (MessageHeader::DictionaryBatch, builder.finish().as_union_value())
+                (
+                    MessageHeader::DictionaryBatch,
+                    builder.finish().as_union_value(),
+                )
             }
         };
         let mut message = MessageBuilder::new(&mut fbb);
-        message.add_version(if self.before_v5 { MetadataVersion::V4 } else { MetadataVersion::V5 });
+        message.add_version(if self.before_v5 {
+            MetadataVersion::V4
+        } else {
+            MetadataVersion::V5
+        });
         message.add_header_type(kind);
         message.add_bodyLength(signed(body_len));
         message.add_header(header);
@@ -195,7 +230,9 @@ fn unframed(bytes: &[u8]) -> Result<&[u8]> {
     };
     let len = u32::from_le_bytes(*len) as usize;
     rest.get(..len).ok_or_else(|| {
-        damaged("a message is longer than the space it has").with("bytes", len).with("space", rest.len())
+        damaged("a message is longer than the space it has")
+            .with("bytes", len)
+            .with("space", rest.len())
     })
 }
 

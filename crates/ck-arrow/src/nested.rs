@@ -5,8 +5,8 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int16Type, Int32Type, Int64Type, RunEndIndexType};
 use arrow_array::{
-    Array, ArrayRef, FixedSizeListArray, GenericListArray, GenericListViewArray,
-    MapArray, OffsetSizeTrait, PrimitiveArray, RunArray, StructArray, UnionArray, make_array,
+    Array, ArrayRef, FixedSizeListArray, GenericListArray, GenericListViewArray, MapArray,
+    OffsetSizeTrait, PrimitiveArray, RunArray, StructArray, UnionArray, make_array,
 };
 use arrow_buffer::{ArrowNativeType, OffsetBuffer, ScalarBuffer};
 use arrow_data::ArrayDataBuilder;
@@ -45,8 +45,16 @@ pub(crate) fn map_children(
     Ok(match array.data_type() {
         DataType::Struct(fields) if !fields.is_empty() => {
             let parent = array.as_struct();
-            let children = parent.columns().iter().map(change).collect::<Result<_, _>>()?;
-            Arc::new(StructArray::try_new(fields.clone(), children, parent.nulls().cloned())?)
+            let children = parent
+                .columns()
+                .iter()
+                .map(change)
+                .collect::<Result<_, _>>()?;
+            Arc::new(StructArray::try_new(
+                fields.clone(),
+                children,
+                parent.nulls().cloned(),
+            )?)
         }
         DataType::List(field) => list::<i32>(array, field, change)?,
         DataType::LargeList(field) => list::<i64>(array, field, change)?,
@@ -57,13 +65,25 @@ pub(crate) fn map_children(
             let (offsets, first, len) = rebased(parent.offsets());
             let entries: ArrayRef = Arc::new(parent.entries().slice(first, len));
             let entries = change(&entries)?.as_struct().clone();
-            Arc::new(MapArray::try_new(field.clone(), offsets, entries, parent.nulls().cloned(), *sorted)?)
+            Arc::new(MapArray::try_new(
+                field.clone(),
+                offsets,
+                entries,
+                parent.nulls().cloned(),
+                *sorted,
+            )?)
         }
         DataType::FixedSizeList(field, size) => {
             let parent = array.as_fixed_size_list();
             let values = change(parent.values())?;
             let nulls = parent.nulls().cloned();
-            Arc::new(FixedSizeListArray::try_new_with_length(field.clone(), *size, values, nulls, parent.len())?)
+            Arc::new(FixedSizeListArray::try_new_with_length(
+                field.clone(),
+                *size,
+                values,
+                nulls,
+                parent.len(),
+            )?)
         }
         DataType::Union(..) => union(array, change)?,
         DataType::RunEndEncoded(ends, _) => match ends.data_type() {
@@ -97,7 +117,12 @@ fn list<O: OffsetSizeTrait>(
     let (offsets, first, len) = rebased(parent.offsets());
     let values = change(&parent.values().slice(first, len))?;
     let nulls = parent.nulls().cloned();
-    Ok(Arc::new(GenericListArray::try_new(field.clone(), offsets, values, nulls)?))
+    Ok(Arc::new(GenericListArray::try_new(
+        field.clone(),
+        offsets,
+        values,
+        nulls,
+    )?))
 }
 
 fn list_view<O: OffsetSizeTrait>(
@@ -113,12 +138,24 @@ fn list_view<O: OffsetSizeTrait>(
     // An empty list may point anywhere; it points to the start of what is left.
     let offsets = parent.offsets().iter().zip(parent.sizes().iter());
     let offsets: ScalarBuffer<O> = offsets
-        .map(|(offset, size)| if size.as_usize() == 0 { O::usize_as(0) } else { *offset - base })
+        .map(|(offset, size)| {
+            if size.as_usize() == 0 {
+                O::usize_as(0)
+            } else {
+                *offset - base
+            }
+        })
         .collect();
     let values = change(&parent.values().slice(first, last - first))?;
     let nulls = parent.nulls().cloned();
     let sizes = parent.sizes().clone();
-    Ok(Arc::new(GenericListViewArray::try_new(field.clone(), offsets, sizes, values, nulls)?))
+    Ok(Arc::new(GenericListViewArray::try_new(
+        field.clone(),
+        offsets,
+        sizes,
+        values,
+        nulls,
+    )?))
 }
 
 fn union(array: &ArrayRef, change: Change<'_>) -> Result<ArrayRef, ArrowError> {
@@ -130,12 +167,23 @@ fn union(array: &ArrayRef, change: Change<'_>) -> Result<ArrayRef, ArrowError> {
         let children = fields.iter().map(|(id, _)| change(parent.child(id)));
         let children = children.collect::<Result<_, _>>()?;
         let types = parent.type_ids().clone();
-        return Ok(Arc::new(UnionArray::try_new(fields.clone(), types, None, children)?));
+        return Ok(Arc::new(UnionArray::try_new(
+            fields.clone(),
+            types,
+            None,
+            children,
+        )?));
     };
     let mut moved: Vec<i32> = offsets.to_vec();
     let mut children = Vec::with_capacity(fields.len());
     for (id, _) in fields.iter() {
-        let mine = || parent.type_ids().iter().zip(offsets.iter()).filter(move |(t, _)| **t == id);
+        let mine = || {
+            parent
+                .type_ids()
+                .iter()
+                .zip(offsets.iter())
+                .filter(move |(t, _)| **t == id)
+        };
         let (first, last) = used_range(mine().map(|(_, offset)| (i64::from(*offset), 1)));
         let base = i32::try_from(first).unwrap_or(0);
         for (offset, kind) in moved.iter_mut().zip(parent.type_ids().iter()) {
@@ -144,7 +192,12 @@ fn union(array: &ArrayRef, change: Change<'_>) -> Result<ArrayRef, ArrowError> {
         children.push(change(&parent.child(id).slice(first, last - first))?);
     }
     let types = parent.type_ids().clone();
-    Ok(Arc::new(UnionArray::try_new(fields.clone(), types, Some(moved.into()), children)?))
+    Ok(Arc::new(UnionArray::try_new(
+        fields.clone(),
+        types,
+        Some(moved.into()),
+        children,
+    )?))
 }
 
 fn runs<R: RunEndIndexType>(array: &ArrayRef, change: Change<'_>) -> Result<ArrayRef, ArrowError> {

@@ -89,10 +89,12 @@ impl EncodeOptions {
             if (1..=max).contains(&value) {
                 return Ok(());
             }
-            Err(Error::new(ErrorKind::Misuse, "an encoding option is out of range")
-                .with("option", name)
-                .with("value", value)
-                .with("valid", format_args!("1..={max}")))
+            Err(
+                Error::new(ErrorKind::Misuse, "an encoding option is out of range")
+                    .with("option", name)
+                    .with("value", value)
+                    .with("valid", format_args!("1..={max}")),
+            )
         };
         range("batch_bytes", self.batch_bytes, MAX_BATCH_BYTES)?;
         range("workers", self.workers, MAX_WORKERS)

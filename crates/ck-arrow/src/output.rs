@@ -73,11 +73,19 @@ impl Output {
         );
         // The limits of readers on depth and number of tables; a later check would come after the put.
         arrow_ipc::root_as_message(&message.ipc_message).map_err(|error| {
-            Error::new(ErrorKind::Unsupported, "the schema is nested too deeply, or too large, for readers of Arrow IPC")
-                .with_source(error.to_string())
+            Error::new(
+                ErrorKind::Unsupported,
+                "the schema is nested too deeply, or too large, for readers of Arrow IPC",
+            )
+            .with_source(error.to_string())
         })?;
-        let total = (MAGIC.len() + PREFIX_LEN + message.ipc_message.len()).next_multiple_of(ALIGNMENT);
-        let prelude = [&MAGIC[..], &framed(&message.ipc_message, total - MAGIC.len())].concat();
+        let total =
+            (MAGIC.len() + PREFIX_LEN + message.ipc_message.len()).next_multiple_of(ALIGNMENT);
+        let prelude = [
+            &MAGIC[..],
+            &framed(&message.ipc_message, total - MAGIC.len()),
+        ]
+        .concat();
         output.hashes.add(&prelude);
         output.position = prelude.len() as u64;
         output.prelude = Some(Bytes::from(prelude));
@@ -135,7 +143,8 @@ impl Output {
         let windowed = self.codec == Codec::None && is_inline && body_len >= WINDOW_FROM_BYTES;
         let body_alignment = if windowed { WINDOW } else { ALIGNMENT } as u64;
         let start = self.ipc_start + self.position;
-        let body_start = (start + (PREFIX_LEN + flatbuffer.len()) as u64).next_multiple_of(body_alignment);
+        let body_start =
+            (start + (PREFIX_LEN + flatbuffer.len()) as u64).next_multiple_of(body_alignment);
         let metadata_len = usize::try_from(body_start - start).unwrap_or(usize::MAX);
         let metadata = framed(&flatbuffer, metadata_len);
         let mut block = Block {
@@ -152,12 +161,18 @@ impl Output {
         let mut segment: Vec<Bytes> = self.prelude.take().into_iter().collect();
         self.hashes.add(&metadata);
         segment.push(Bytes::from(metadata));
-        let mut unit = Unit { columns: 0, span: Span::default(), hash: 0 };
+        let mut unit = Unit {
+            columns: 0,
+            span: Span::default(),
+            hash: 0,
+        };
         let mut stored = stored.into_iter();
         for column in &columns {
             unit.columns += 1;
             for _ in column.buffers.clone() {
-                let pieces = stored.next().ok_or_else(|| damaged("a message lacks a buffer"))?;
+                let pieces = stored
+                    .next()
+                    .ok_or_else(|| damaged("a message lacks a buffer"))?;
                 let mut len = 0;
                 for piece in pieces {
                     len += piece.len();
@@ -172,9 +187,19 @@ impl Output {
                 unit.span.len += (len + padding.len()) as u64;
             }
             if unit.span.len >= UNIT_BYTES {
-                let next = Span { offset: unit.span.end(), len: 0 };
+                let next = Span {
+                    offset: unit.span.end(),
+                    len: 0,
+                };
                 unit.hash = self.hashes.end_unit();
-                block.units.push(std::mem::replace(&mut unit, Unit { columns: 0, span: next, hash: 0 }));
+                block.units.push(std::mem::replace(
+                    &mut unit,
+                    Unit {
+                        columns: 0,
+                        span: next,
+                        hash: 0,
+                    },
+                ));
             }
         }
         if unit.columns > 0 {
@@ -221,9 +246,17 @@ impl Output {
             let one = |block: &Block| {
                 let signed = |value: u64| i64::try_from(value).ok();
                 let metadata_len = i32::try_from(block.metadata_len).ok()?;
-                Some(FooterBlock::new(signed(block.offset)?, metadata_len, signed(block.body_len)?))
+                Some(FooterBlock::new(
+                    signed(block.offset)?,
+                    metadata_len,
+                    signed(block.body_len)?,
+                ))
             };
-            blocks.iter().map(one).collect::<Option<Vec<_>>>().ok_or_else(too_wide)
+            blocks
+                .iter()
+                .map(one)
+                .collect::<Option<Vec<_>>>()
+                .ok_or_else(too_wide)
         };
         let dictionaries = fbb.create_vector(&blocks(&self.index.dictionaries)?);
         let batches = fbb.create_vector(&blocks(&self.index.batches)?);

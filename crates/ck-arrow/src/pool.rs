@@ -34,19 +34,34 @@ impl Pool {
         for _ in 0..workers {
             let queue = Arc::clone(&queue);
             let mut compressor = Compressor::new(codec)?;
-            let thread = std::thread::Builder::new().name("ck-compress".into()).spawn(move || {
-                loop {
-                    let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok(Job { buffers, done }) = job else { return };
-                    // Nobody may be waiting any more.
-                    drop(done.send(buffers.iter().map(|buffer| compressor.compress(buffer)).collect()));
-                }
-            });
+            let thread = std::thread::Builder::new()
+                .name("ck-compress".into())
+                .spawn(move || {
+                    loop {
+                        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                        let Ok(Job { buffers, done }) = job else {
+                            return;
+                        };
+                        // Nobody may be waiting any more.
+                        drop(
+                            done.send(
+                                buffers
+                                    .iter()
+                                    .map(|buffer| compressor.compress(buffer))
+                                    .collect(),
+                            ),
+                        );
+                    }
+                });
             threads.push(thread.map_err(|error| {
-                Error::new(ErrorKind::Transient, "cannot start a compression thread").with_source(error)
+                Error::new(ErrorKind::Transient, "cannot start a compression thread")
+                    .with_source(error)
             })?);
         }
-        Ok(Self { jobs: Some(jobs), threads })
+        Ok(Self {
+            jobs: Some(jobs),
+            threads,
+        })
     }
 
     pub(crate) fn compress(&self, buffers: Vec<Buffer>) -> Compressed {
@@ -63,7 +78,10 @@ impl Compressed {
     /// Waits for the buffers.
     pub(crate) fn wait(self) -> Result<Vec<Vec<Bytes>>> {
         self.0.recv().unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Permanent, "a compression thread ended before its work was done"))
+            Err(Error::new(
+                ErrorKind::Permanent,
+                "a compression thread ended before its work was done",
+            ))
         })
     }
 }

@@ -92,7 +92,10 @@ impl TableReader {
         starts.push(0);
         for block in &content.index.batches {
             end = end.checked_add(block.rows).ok_or_else(|| {
-                Error::new(ErrorKind::Corrupt, "the batches claim more rows together than can be counted")
+                Error::new(
+                    ErrorKind::Corrupt,
+                    "the batches claim more rows together than can be counted",
+                )
             })?;
             starts.push(end);
         }
@@ -132,13 +135,21 @@ impl TableReader {
     pub fn project(&self, columns: &[usize]) -> Result<Self> {
         let known = self.columns.len();
         if let Some(column) = columns.iter().find(|column| **column >= known) {
-            return Err(Error::new(ErrorKind::Misuse, "the table has no column at this place")
-                .with("place", column)
-                .with("columns", known));
+            return Err(
+                Error::new(ErrorKind::Misuse, "the table has no column at this place")
+                    .with("place", column)
+                    .with("columns", known),
+            );
         }
-        let fields: Fields = columns.iter().map(|c| Arc::clone(&self.schema.fields()[*c])).collect();
+        let fields: Fields = columns
+            .iter()
+            .map(|c| Arc::clone(&self.schema.fields()[*c]))
+            .collect();
         Ok(Self {
-            schema: Arc::new(Schema::new_with_metadata(fields, self.schema.metadata().clone())),
+            schema: Arc::new(Schema::new_with_metadata(
+                fields,
+                self.schema.metadata().clone(),
+            )),
             columns: columns.iter().map(|column| self.columns[*column]).collect(),
             ..self.clone()
         })
@@ -151,12 +162,21 @@ impl TableReader {
     /// [`ErrorKind::Misuse`] when there is no such column; the message lists those there are.
     pub fn select(&self, names: &[&str]) -> Result<Self> {
         let place = |name: &&str| {
-            self.schema.fields().iter().position(|field| field.name() == name).ok_or_else(|| {
-                let known = self.schema.fields().iter().take(50).map(|field| field.name().as_str());
-                Error::new(ErrorKind::Misuse, "the table has no such column")
-                    .with("column", name)
-                    .with("columns", known.collect::<Vec<_>>().join(", "))
-            })
+            self.schema
+                .fields()
+                .iter()
+                .position(|field| field.name() == name)
+                .ok_or_else(|| {
+                    let known = self
+                        .schema
+                        .fields()
+                        .iter()
+                        .take(50)
+                        .map(|field| field.name().as_str());
+                    Error::new(ErrorKind::Misuse, "the table has no such column")
+                        .with("column", name)
+                        .with("columns", known.collect::<Vec<_>>().join(", "))
+                })
         };
         self.project(&names.iter().map(place).collect::<Result<Vec<_>>>()?)
     }
@@ -168,9 +188,11 @@ impl TableReader {
     /// [`ErrorKind::Misuse`] when the range ends beyond the last row, or before it starts.
     pub fn rows(&self, range: Range<u64>) -> Result<Self> {
         if range.start > range.end || range.end > self.num_rows() {
-            return Err(Error::new(ErrorKind::Misuse, "the table does not have these rows")
-                .with("rows", format_args!("{}..{}", range.start, range.end))
-                .with("table_rows", self.num_rows()));
+            return Err(
+                Error::new(ErrorKind::Misuse, "the table does not have these rows")
+                    .with("rows", format_args!("{}..{}", range.start, range.end))
+                    .with("table_rows", self.num_rows()),
+            );
         }
         let rows = self.rows.start + range.start..self.rows.start + range.end;
         let batches = if rows.is_empty() {
@@ -181,7 +203,11 @@ impl TableReader {
             let end = self.starts.partition_point(|start| *start < rows.end);
             first..end.min(self.starts.len() - 1)
         };
-        Ok(Self { rows, batches, ..self.clone() })
+        Ok(Self {
+            rows,
+            batches,
+            ..self.clone()
+        })
     }
 
     /// The record batch at this place.
@@ -192,9 +218,11 @@ impl TableReader {
     /// written, and what the entry's own reads give.
     pub async fn batch(&self, place: usize) -> Result<RecordBatch> {
         if place >= self.batches.len() {
-            return Err(Error::new(ErrorKind::Misuse, "the table has no batch at this place")
-                .with("place", place)
-                .with("batches", self.num_batches()));
+            return Err(
+                Error::new(ErrorKind::Misuse, "the table has no batch at this place")
+                    .with("place", place)
+                    .with("batches", self.num_batches()),
+            );
         }
         let at = self.batches.start + place;
         let batch = self.content.batch(at, &self.columns).await?;
@@ -235,7 +263,10 @@ impl TableReader {
     /// The record batches one after the other, for synchronous code; blocks on the entry's reads.
     #[must_use]
     pub fn batches(&self) -> Batches {
-        Batches { table: self.clone(), next: 0 }
+        Batches {
+            table: self.clone(),
+            next: 0,
+        }
     }
 
     /// Compares the whole entry with the hash it was stored with; where the writer stored none, decodes
@@ -287,7 +318,11 @@ impl Iterator for Batches {
             return None;
         }
         let batch = pollster::block_on(self.table.batch(self.next));
-        self.next = if batch.is_ok() { self.next + 1 } else { self.table.num_batches() };
+        self.next = if batch.is_ok() {
+            self.next + 1
+        } else {
+            self.table.num_batches()
+        };
         Some(batch.map_err(|error| ArrowError::ExternalError(Box::new(error))))
     }
 

@@ -95,7 +95,9 @@ mod tests {
     use super::*;
 
     fn rows_of(batch: &RecordBatch, bytes: usize) -> Vec<usize> {
-        Slicer::new(batch.clone(), bytes).map(|slice| slice.num_rows()).collect()
+        Slicer::new(batch.clone(), bytes)
+            .map(|slice| slice.num_rows())
+            .collect()
     }
 
     #[test]
@@ -103,7 +105,13 @@ mod tests {
         let narrow = "x".repeat(10);
         let wide = "y".repeat(1000);
         let text: Vec<&str> = (0..30_000)
-            .map(|row| if (10_000..11_000).contains(&row) { wide.as_str() } else { narrow.as_str() })
+            .map(|row| {
+                if (10_000..11_000).contains(&row) {
+                    wide.as_str()
+                } else {
+                    narrow.as_str()
+                }
+            })
             .collect();
         let column: ArrayRef = Arc::new(StringArray::from(text));
         let batch = RecordBatch::try_from_iter([("c", column)]).unwrap();
@@ -135,7 +143,8 @@ mod tests {
     #[test]
     fn rows_without_columns_stay_together() {
         let options = RecordBatchOptions::new().with_row_count(Some(1 << 40));
-        let batch = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options).unwrap();
+        let batch =
+            RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options).unwrap();
         assert_eq!(rows_of(&batch, 1), [1 << 40]);
     }
 

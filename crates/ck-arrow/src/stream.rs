@@ -17,7 +17,11 @@ pub struct TableStream {
 
 impl TableStream {
     pub(crate) fn new(table: TableReader) -> Self {
-        Self { table, next: 0, reading: None }
+        Self {
+            table,
+            next: 0,
+            reading: None,
+        }
     }
 }
 
@@ -33,15 +37,24 @@ impl Stream for TableStream {
             let (table, place) = (this.table.clone(), this.next);
             Box::pin(async move { table.batch(place).await })
         });
-        let Poll::Ready(batch) = reading.as_mut().poll(cx) else { return Poll::Pending };
+        let Poll::Ready(batch) = reading.as_mut().poll(cx) else {
+            return Poll::Pending;
+        };
         this.reading = None;
-        this.next = if batch.is_ok() { this.next + 1 } else { this.table.num_batches() };
+        this.next = if batch.is_ok() {
+            this.next + 1
+        } else {
+            this.table.num_batches()
+        };
         Poll::Ready(Some(batch))
     }
 }
 
 impl fmt::Debug for TableStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TableStream").field("table", &self.table).field("next", &self.next).finish_non_exhaustive()
+        f.debug_struct("TableStream")
+            .field("table", &self.table)
+            .field("next", &self.next)
+            .finish_non_exhaustive()
     }
 }

@@ -59,11 +59,18 @@ mod tests {
 
     #[test]
     fn a_slice_of_views_keeps_only_its_own_bytes() {
-        let text: Vec<String> = (0..1000).map(|i| format!("a rather long text, number {i}")).collect();
+        let text: Vec<String> = (0..1000)
+            .map(|i| format!("a rather long text, number {i}"))
+            .collect();
         let array: ArrayRef = Arc::new(StringViewArray::from_iter_values(&text));
         let slice = array.slice(10, 3);
         let tidy = without_garbage(&slice).unwrap();
-        let held: usize = tidy.as_string_view().data_buffers().iter().map(|b| b.len()).sum();
+        let held: usize = tidy
+            .as_string_view()
+            .data_buffers()
+            .iter()
+            .map(|b| b.len())
+            .sum();
         assert_eq!(held, text[10..13].iter().map(String::len).sum::<usize>());
         assert_eq!(&tidy, &slice);
     }

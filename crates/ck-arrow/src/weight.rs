@@ -33,7 +33,11 @@ pub fn retained_bytes<'a>(batches: impl IntoIterator<Item = &'a RecordBatch>) ->
 
 /// Bytes that the rows of a batch use, as opposed to retain; dictionaries count whole.
 pub(crate) fn used_bytes(batch: &RecordBatch) -> usize {
-    let dictionaries: usize = batch.columns().iter().map(|c| dictionary_bytes(&c.to_data())).sum();
+    let dictionaries: usize = batch
+        .columns()
+        .iter()
+        .map(|c| dictionary_bytes(&c.to_data()))
+        .sum();
     crate::measure::Measure::new(batch).bytes(0, batch.num_rows()) + dictionaries
 }
 
@@ -58,7 +62,9 @@ impl Regions {
             let end = self.0.entry(start).or_default();
             *end = (*end).max(start + buffer.capacity());
         }
-        data.child_data().iter().for_each(|child| self.add_array(child));
+        data.child_data()
+            .iter()
+            .for_each(|child| self.add_array(child));
     }
 
     /// The length of their union.
@@ -84,18 +90,28 @@ mod tests {
 
     #[test]
     fn columns_that_share_an_allocation_count_it_once() {
-        let column: ArrayRef = Arc::new(StringArray::from_iter_values((0..1000).map(|i| i.to_string())));
+        let column: ArrayRef = Arc::new(StringArray::from_iter_values(
+            (0..1000).map(|i| i.to_string()),
+        ));
         let one = RecordBatch::try_from_iter([("a", Arc::clone(&column))]).unwrap();
-        let two = RecordBatch::try_from_iter([("a", Arc::clone(&column)), ("b", Arc::clone(&column))]).unwrap();
-        assert_eq!(retained_bytes([&one]), retained_bytes([&two.slice(5, 9), &one]));
+        let two =
+            RecordBatch::try_from_iter([("a", Arc::clone(&column)), ("b", Arc::clone(&column))])
+                .unwrap();
+        assert_eq!(
+            retained_bytes([&one]),
+            retained_bytes([&two.slice(5, 9), &one])
+        );
     }
 
     #[test]
     fn slices_of_one_region_count_what_they_cover_together() {
         let region = bytes::Bytes::from(vec![0_u8; 8192]);
         let part = |range| Int64Array::new(Buffer::from(region.slice(range)).into(), None);
-        let columns: Vec<(&str, ArrayRef)> =
-            vec![("a", Arc::new(part(0..4096))), ("b", Arc::new(part(4096..8192))), ("c", Arc::new(part(2048..6144)))];
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("a", Arc::new(part(0..4096))),
+            ("b", Arc::new(part(4096..8192))),
+            ("c", Arc::new(part(2048..6144))),
+        ];
         let batch = RecordBatch::try_from_iter(columns).unwrap();
         assert_eq!(retained_bytes([&batch]), 8192);
     }

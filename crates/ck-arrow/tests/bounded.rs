@@ -20,7 +20,7 @@ use arrow_buffer::ScalarBuffer;
 use arrow_schema::{DataType, Field, UnionFields};
 use ck_arrow::{BlockLayout, Codec, EncodeOptions, Encoder, Verification};
 use ck_core::block_on;
-use common::counting::{Counting, peak_of};
+use common::counting::{Counting, live, peak_of};
 use common::generate::Rng;
 use common::{assert_same_rows, encode, open, open_mock};
 
@@ -281,6 +281,41 @@ fn encoding_256_mib_takes_a_few_batches_of_memory_and_none_without_compression()
         assert!(bytes < 240 * MIB as u64, "{codec:?}: {bytes} bytes");
         assert!(peak < 40 * MIB, "{codec:?}: {peak} bytes");
     }
+}
+
+#[test]
+fn a_slow_store_lets_no_more_than_a_few_compressed_batches_pile_up() {
+    let _alone = alone();
+    let mut rng = Rng(2);
+    // Numbers that shrink by some 15 %, so that compressed batches are nearly as large as plain ones.
+    let values = (0..4 << 20).map(|_| (rng.next() >> 12) as f64);
+    let column: ArrayRef = Arc::new(Float64Array::from_iter_values(values));
+    let batch = RecordBatch::try_from_iter([("n", column)]).unwrap();
+    let before = live();
+    let options = EncodeOptions::new()
+        .with_codec(Codec::Zstd(1))
+        .with_workers(2);
+    let mut encoder = Encoder::new(batch.schema(), options.with_batch_bytes(MIB)).unwrap();
+    encoder.push(batch.clone()).unwrap();
+    encoder.end();
+    let first = encoder.next_segment().unwrap().unwrap();
+    assert!(first.iter().map(bytes::Bytes::len).sum::<usize>() > MIB / 2);
+    // The store is busy for as long as the workers find anything to do.
+    let mut held = live();
+    loop {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        if live() == held {
+            break;
+        }
+        held = live();
+    }
+    assert!(held - before < 4 * MIB + MIB / 2, "{} bytes", held - before);
+    // The rest comes all the same.
+    let mut segments = 1;
+    while encoder.next_segment().unwrap().is_some() {
+        segments += 1;
+    }
+    assert_eq!(segments, 33, "32 batches and the tail");
 }
 
 #[test]

@@ -414,6 +414,63 @@ fn huge_claims_of_plain_length_allocate_nothing_to_speak_of() {
 }
 
 #[test]
+fn buffers_that_share_their_bytes_are_corrupt_before_they_are_copied() {
+    let _alone = alone();
+    let schema: SchemaRef = Arc::new(Schema::new(
+        (0..2000)
+            .map(|i| Field::new(format!("c{i}"), DataType::Int64, true))
+            .collect::<Vec<_>>(),
+    ));
+    let whole = batch(&schema, 100, &mut Rng(1));
+    for compression in [None, Some(CompressionType::ZSTD)] {
+        let options = IpcWriteOptions::default()
+            .try_with_compression(compression)
+            .unwrap();
+        let mut writer = FileWriter::try_new_with_options(Vec::new(), &schema, options).unwrap();
+        writer.write(&whole).unwrap();
+        writer.finish().unwrap();
+        let bytes = writer.into_inner().unwrap();
+        let block = open(&common::aligned(&bytes), Verification::OnTouch)
+            .unwrap()
+            .layout()
+            .batches
+            .remove(0);
+        // Each buffer, an offset and a length in the metadata, becomes the whole body.
+        let mut hostile = bytes.clone();
+        let metadata = block.offset as usize..(block.offset + block.metadata_bytes) as usize;
+        let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+        let mut shared = 0;
+        for at in metadata
+            .clone()
+            .step_by(8)
+            .take_while(|at| at + 16 <= metadata.end)
+        {
+            let (offset, len) = (word(at), word(at + 8));
+            if offset.is_multiple_of(64)
+                && (300..=900).contains(&len)
+                && offset + len <= block.body_bytes
+            {
+                hostile[at..at + 8].fill(0);
+                hostile[at + 8..at + 16].copy_from_slice(&block.body_bytes.to_le_bytes());
+                shared += 1;
+            }
+        }
+        assert!(shared > 500, "{shared}");
+        // At an odd place in memory, where buffers have to be moved.
+        let hostile = common::aligned(&[&[0][..], &hostile].concat()).slice(1..);
+        let read =
+            || open(&hostile, Verification::OnTouch).and_then(|table| block_on(table.read_all()));
+        let (peak, result) = peak_of(read);
+        assert_eq!(result.map(|_| ()).unwrap_err().kind(), ErrorKind::Corrupt);
+        assert!(
+            peak <= most(hostile.len(), false),
+            "{peak} bytes of {}",
+            hostile.len()
+        );
+    }
+}
+
+#[test]
 fn huge_claims_in_a_header_or_a_footer_allocate_nothing_to_speak_of() {
     let _alone = alone();
     let ipc = file(&DataType::Int64, None);

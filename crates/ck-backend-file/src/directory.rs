@@ -205,3 +205,33 @@ pub(crate) fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replacing_takes_the_place_of_a_file_and_of_nothing_else() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Directory::open(temp.path()).unwrap();
+        let write = |name: &str| std::fs::write(temp.path().join(name), name).unwrap();
+        let read = |name: &str| std::fs::read(temp.path().join(name)).unwrap();
+        // A file, and then no file.
+        write("to");
+        for round in ["one", "two"] {
+            write(round);
+            dir.replace(round, "to").unwrap();
+            assert_eq!(read("to"), round.as_bytes());
+            assert!(dir.stat(round).unwrap().is_none());
+            if round == "one" {
+                dir.unlink("to").unwrap();
+            }
+        }
+        std::fs::create_dir(temp.path().join("full")).unwrap();
+        write("full/inside");
+        write("new");
+        assert!(dir.replace("new", "full").is_err());
+        assert_eq!(read("new"), b"new");
+        assert_eq!(read("full/inside"), b"full/inside");
+    }
+}

@@ -1,7 +1,6 @@
 //! What can only be seen from inside: that nothing scans, and what the lock is held for.
 
 use std::ops::ControlFlow;
-use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,7 +8,7 @@ use bytes::Bytes;
 use ck_core::{Key, WriteOptions};
 
 use crate::builder::FileBackendBuilder;
-use crate::layout::{Name, Token};
+use crate::layout::Name;
 use crate::read::Entry;
 use crate::store::Store;
 use crate::{reconcile, write};
@@ -74,36 +73,6 @@ fn a_large_store_is_opened_used_and_kept_at_its_limit_without_a_scan() {
             .is_some(),
         "it was used"
     );
-}
-
-#[test]
-fn a_link_planted_at_a_temporary_name_is_refused() {
-    let temp = tempfile::tempdir().unwrap();
-    let outside = temp.path().join("outside");
-    std::fs::write(&outside, "precious").unwrap();
-    let store = open(&temp.path().join("store"), 10);
-    let (name, token) = (Name::of(&Key::new("key")), Token::fresh());
-    // The next tokens of this process can be guessed here; nobody else can.
-    for next in 1..=2 {
-        let token = Token(token.0 + next);
-        symlink(
-            &outside,
-            temp.path().join("store").join(token.temp_name(name)),
-        )
-        .unwrap();
-    }
-    let key = Key::new("key");
-    let body = [Bytes::from_static(b"x")];
-    let small = write::put(&store, &key, &Bytes::new(), &body, WriteOptions::new()).unwrap_err();
-    let Err(large) = write::create(&store, &key, WriteOptions::new()) else {
-        panic!("a planted link was taken")
-    };
-    for fault in [small, large] {
-        let error = ck_core::Error::from(fault);
-        assert_eq!(error.kind(), ck_core::ErrorKind::Permanent, "{error}");
-    }
-    assert_eq!(std::fs::read(&outside).unwrap(), b"precious");
-    put(&store, "key");
 }
 
 #[test]

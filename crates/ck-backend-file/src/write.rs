@@ -491,3 +491,31 @@ fn write_all<'a>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::FileBackend;
+
+    #[test]
+    fn what_is_planted_at_a_temporary_name_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let outside = temp.path().join("outside");
+        std::fs::write(&outside, "precious").unwrap();
+        let dir = temp.path().join("store");
+        let store = FileBackend::open(&dir).unwrap().into_store();
+        let locked = store.lock().unwrap();
+        let name = Name::of(&Key::new("key"));
+        let [link, file, nothing] = [(); 3].map(|()| Token::fresh());
+        symlink(&outside, dir.join(link.temp_name(name))).unwrap();
+        std::fs::hard_link(&outside, dir.join(file.temp_name(name))).unwrap();
+        for token in [link, file] {
+            let error = ck_core::Error::from(create_temp(&locked, name, token).unwrap_err());
+            assert_eq!(error.kind(), ck_core::ErrorKind::Permanent, "{error}");
+        }
+        assert!(create_temp(&locked, name, nothing).is_ok());
+        assert_eq!(std::fs::read(&outside).unwrap(), b"precious");
+    }
+}

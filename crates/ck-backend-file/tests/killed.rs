@@ -11,13 +11,12 @@ mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::ops::ControlFlow;
-use std::process::Child;
 use std::time::Duration;
 
 use bytes::Bytes;
 use ck_backend_file::FileBackend;
 use ck_core::{Backend, ErrorKind, Key, Outcome, Rejection, WriteOptions};
-use common::{argument, files, get, put, role, spawn, try_put, usage, value};
+use common::{Process, argument, files, get, put, role, spawn, try_put, usage, value};
 use pollster::block_on;
 use rustix::fs::FlockOperation;
 
@@ -29,18 +28,13 @@ fn wait_for_the_end() {
 }
 
 /// Waits until the child is in place.
-fn ready(child: &mut Child) {
-    let stdout = child.stdout.take().unwrap();
+fn ready(child: &mut Process) {
+    let stdout = child.0.stdout.take().unwrap();
     let mut lines = BufReader::new(stdout).lines();
     assert!(
         lines.any(|line| line.unwrap().ends_with("ready")),
         "the child ended"
     );
-}
-
-fn kill(mut child: Child) {
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 #[test]
@@ -75,7 +69,7 @@ fn a_lock_that_is_held_is_a_timeout_and_is_free_once_its_holder_is_killed() {
     assert_eq!(get(&store, "key").unwrap(), "old");
     assert_eq!(get(&store, "other"), None);
 
-    kill(child);
+    child.kill();
     put(&store, "key", "new");
     assert_eq!(get(&store, "key").unwrap(), "new");
     assert_eq!(usage(&store).entries, 1);
@@ -123,7 +117,7 @@ fn what_a_killed_writer_reserved_is_given_to_the_next_who_needs_it() {
     let pruned = block_on(store.prune()).unwrap();
     assert_eq!((pruned.orphans, files(dir.path()).temporary), (0, 1));
 
-    kill(child);
+    child.kill();
     put(&store, "large", value(3, 600_000));
     assert_eq!(get(&store, "large").unwrap(), value(3, 600_000));
     assert_eq!(get(&store, "small").unwrap(), value(2, 1_000));
@@ -154,7 +148,7 @@ fn prune_counts_the_temporary_files_of_killed_writers() {
     let dir = tempfile::tempdir().unwrap();
     let mut child = spawn(NAME, "writer", dir.path());
     ready(&mut child);
-    kill(child);
+    child.kill();
     // Even when the ledger that knew them is lost.
     let store = FileBackend::open(dir.path()).unwrap();
     for ledger_lost in [true, false] {
@@ -163,7 +157,7 @@ fn prune_counts_the_temporary_files_of_killed_writers() {
         } else {
             let mut child = spawn(NAME, "writer", dir.path());
             ready(&mut child);
-            kill(child);
+            child.kill();
         }
         assert_eq!(files(dir.path()).temporary, 2);
         let pruned = block_on(store.prune()).unwrap();

@@ -11,12 +11,11 @@
 mod common;
 
 use std::path::Path;
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 use ck_backend_file::{FileBackend, FileBackendBuilder, ReadMode};
 use ck_core::Backend;
-use common::{argument, files, get, is_whole, role, spawn, stream, try_put, usage, value};
+use common::{Process, argument, files, get, is_whole, role, spawn, stream, try_put, usage, value};
 use pollster::block_on;
 use rustix::fs::FlockOperation;
 
@@ -93,7 +92,7 @@ fn values_stay_whole_and_limits_hold_while_processes_come_and_go() {
     let mut dice = Dice(0x1234_5678_9abc_def1);
     let mut seeds = 1..;
     let mut start = || spawn(NAME, &seeds.next().unwrap().to_string(), dir);
-    let mut children: Vec<Child> = (0..4).map(|_| start()).collect();
+    let mut children: Vec<Process> = (0..4).map(|_| start()).collect();
     let end = Instant::now() + Duration::from_secs(3);
     let (mut killed, mut checks) = (0, 0);
     let mut next_kill = Instant::now() + Duration::from_millis(60);
@@ -103,17 +102,15 @@ fn values_stay_whole_and_limits_hold_while_processes_come_and_go() {
         if Instant::now() >= next_kill {
             let victim = usize::try_from(dice.roll(children.len() as u64)).unwrap();
             let mut child = std::mem::replace(&mut children[victim], start());
-            assert_eq!(child.try_wait().unwrap(), None, "a process ended by itself");
-            child.kill().unwrap();
-            child.wait().unwrap();
+            assert!(child.is_running(), "a process ended by itself");
+            child.kill();
             killed += 1;
             next_kill = Instant::now() + Duration::from_millis(5 + dice.roll(40));
         }
     }
     for child in &mut children {
-        assert_eq!(child.try_wait().unwrap(), None, "a process ended by itself");
-        child.kill().unwrap();
-        child.wait().unwrap();
+        assert!(child.is_running(), "a process ended by itself");
+        child.kill();
     }
     assert!(
         killed > 10 && checks > 10,

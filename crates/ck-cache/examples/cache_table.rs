@@ -2,6 +2,8 @@
 //!
 //! Run with `cargo run -p ck-cache --example cache_table`.
 
+#![expect(clippy::print_stdout, reason = "an example shows its results")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +19,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // In a real program this is what takes long: a query, a download, a computation.
     let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1_000_000));
-    let prices: ArrayRef = Arc::new(Float64Array::from_iter_values((0..1_000_000).map(f64::from)));
+    let prices: ArrayRef = Arc::new(Float64Array::from_iter_values(
+        (0..1_000_000).map(f64::from),
+    ));
     let batch = RecordBatch::try_from_iter([("id", ids), ("price", prices)])?;
 
     let options = PutOptions::new()
@@ -27,12 +31,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("stored {bytes} bytes");
 
     let table = cache.open_table("prices")?.ok_or("a miss")?;
-    println!("{} rows in {} batches", table.num_rows(), table.num_batches());
+    println!(
+        "{} rows in {} batches",
+        table.num_rows(),
+        table.num_batches()
+    );
 
     // Only the batches that hold these rows are read, and of them only this column.
     let mut sum = 0.0;
     for batch in table.select(&["price"])?.rows(500_000..600_000)?.batches() {
-        sum += batch?.column(0).as_primitive::<Float64Type>().values().iter().sum::<f64>();
+        sum += batch?
+            .column(0)
+            .as_primitive::<Float64Type>()
+            .values()
+            .iter()
+            .sum::<f64>();
     }
     println!("the sum of 100,000 prices is {sum}");
     println!("{:?}", cache.stats());

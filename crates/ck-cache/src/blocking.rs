@@ -230,7 +230,9 @@ impl CachedTable {
     ///
     /// As there.
     pub fn project(&self, columns: &[usize]) -> Result<Self> {
-        Ok(Self { inner: self.inner.project(columns)? })
+        Ok(Self {
+            inner: self.inner.project(columns)?,
+        })
     }
 
     /// See [`crate::CachedTable::select`].
@@ -239,7 +241,9 @@ impl CachedTable {
     ///
     /// As there.
     pub fn select(&self, names: &[&str]) -> Result<Self> {
-        Ok(Self { inner: self.inner.select(names)? })
+        Ok(Self {
+            inner: self.inner.select(names)?,
+        })
     }
 
     /// See [`crate::CachedTable::rows`].
@@ -248,7 +252,9 @@ impl CachedTable {
     ///
     /// As there.
     pub fn rows(&self, range: Range<u64>) -> Result<Self> {
-        Ok(Self { inner: self.inner.rows(range)? })
+        Ok(Self {
+            inner: self.inner.rows(range)?,
+        })
     }
 
     /// See [`crate::CachedTable::batch`].

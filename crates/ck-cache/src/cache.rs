@@ -4,16 +4,15 @@ use std::time::Duration;
 
 use ck_arrow::Verification;
 use ck_core::{
-    Backend, Cursor, EntryInfo, EntryReader, Error, ErrorKind, Expiry, Key, MemoryBudget, Page, Pruned,
-    Result, Usage,
+    Backend, Cursor, EntryInfo, EntryReader, Error, ErrorKind, Expiry, Key, MemoryBudget, Page,
+    Pruned, Result, Usage,
 };
 use ck_frame::{Envelope, Probe};
 
 use crate::stats::Counters;
 use crate::{CacheBuilder, Stats, blocking, open_store};
 
-/// How many leading bytes of each entry a listing looks at. Our headers with keys of up to some
-/// thousand bytes fit; an entry with a longer one is listed without its key.
+/// How many leading bytes of each entry a listing looks at: enough for our headers.
 const LISTED_HEAD_BYTES: usize = 4096;
 
 /// The top-level header object that holds what this project adds to a frame.
@@ -112,9 +111,9 @@ impl Cache {
 
     /// One page of the entries, in no particular order, from `cursor` or the start.
     ///
-    /// Keys are read from the entries' own headers, where [`Cache`] puts them. Entries of other writers
-    /// and damaged ones have no key, only the store's own name for them. The leading bytes of each
-    /// entry are in [`EntryInfo::head`].
+    /// Keys are read from the entries' own headers, where [`Cache`] puts those of up to 1 KiB. Other
+    /// entries have no key here, only the store's own name for them: those with longer keys, those of
+    /// other writers, and damaged ones. The leading bytes of each entry are in [`EntryInfo::head`].
     ///
     /// # Errors
     ///
@@ -122,7 +121,10 @@ impl Cache {
     pub async fn list(&self, cursor: Option<Cursor>) -> Result<Page> {
         let mut page = self.shared.backend.list(cursor, LISTED_HEAD_BYTES).await?;
         for entry in &mut page.entries {
-            entry.key = entry.key.take().or_else(|| recorded_key(&entry.head, entry.bytes));
+            entry.key = entry
+                .key
+                .take()
+                .or_else(|| recorded_key(&entry.head, entry.bytes));
         }
         Ok(page)
     }

@@ -45,8 +45,17 @@ impl CachedTable {
         entry: Arc<dyn EntryReader>,
         reader: TableReader,
     ) -> Self {
-        let origin = Origin { shared, key, entry, damaged: AtomicBool::new(false), held: OnceLock::new() };
-        Self { reader, origin: Arc::new(origin) }
+        let origin = Origin {
+            shared,
+            key,
+            entry,
+            damaged: AtomicBool::new(false),
+            held: OnceLock::new(),
+        };
+        Self {
+            reader,
+            origin: Arc::new(origin),
+        }
     }
 
     /// The key of the entry.
@@ -142,13 +151,20 @@ impl CachedTable {
     /// The batches of this view as an async stream.
     #[must_use]
     pub fn stream(&self) -> BatchStream {
-        BatchStream { table: self.clone(), next: 0, pending: None }
+        BatchStream {
+            table: self.clone(),
+            next: 0,
+            pending: None,
+        }
     }
 
     /// The batches of this view as a blocking iterator.
     #[must_use]
     pub fn batches(&self) -> Batches {
-        Batches { table: self.clone(), next: 0 }
+        Batches {
+            table: self.clone(),
+            next: 0,
+        }
     }
 
     /// Reads every byte of the entry, whatever this view shows, and checks all hashes.
@@ -171,12 +187,18 @@ impl CachedTable {
     /// another writer may have made, takes all of it.
     async fn reserve(&self) -> Result<Reservation> {
         let budget = &self.origin.shared.budget;
-        let held = *self.origin.held.get_or_init(|| held_by_a_read(&*self.origin.entry, &self.reader));
+        let held = *self
+            .origin
+            .held
+            .get_or_init(|| held_by_a_read(&*self.origin.entry, &self.reader));
         budget.reserve(held.min(budget.limit())).await
     }
 
     fn view(&self, reader: TableReader) -> Self {
-        Self { reader, origin: Arc::clone(&self.origin) }
+        Self {
+            reader,
+            origin: Arc::clone(&self.origin),
+        }
     }
 }
 
@@ -197,7 +219,11 @@ impl Origin {
 /// Bytes that a read of the largest batch fetches and decompresses.
 fn held_by_a_read(entry: &dyn EntryReader, reader: &TableReader) -> u64 {
     let batches = reader.layout().batches;
-    let largest = batches.iter().map(|batch| batch.body_bytes).max().unwrap_or(0);
+    let largest = batches
+        .iter()
+        .map(|batch| batch.body_bytes)
+        .max()
+        .unwrap_or(0);
     let is_plain = batches.iter().find_map(|batch| batch.compression) == Some("none");
     let fetched = if entry.contiguous().is_some() { 0 } else { 1 };
     let plain = if is_plain { 0 } else { PLAIN_FACTOR };
@@ -236,7 +262,11 @@ impl Stream for BatchStream {
             self.pending = Some(pending);
             return Poll::Pending;
         };
-        self.next = if batch.is_ok() { self.next + 1 } else { usize::MAX };
+        self.next = if batch.is_ok() {
+            self.next + 1
+        } else {
+            usize::MAX
+        };
         Poll::Ready(Some(batch))
     }
 
@@ -269,7 +299,11 @@ impl Iterator for Batches {
             return None;
         }
         let batch = block_on(self.table.batch(self.next));
-        self.next = if batch.is_ok() { self.next + 1 } else { usize::MAX };
+        self.next = if batch.is_ok() {
+            self.next + 1
+        } else {
+            usize::MAX
+        };
         Some(batch.map_err(|error| ArrowError::ExternalError(Box::new(error))))
     }
 }

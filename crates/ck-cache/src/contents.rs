@@ -44,12 +44,22 @@ pub enum Contents {
 /// assert_eq!(bytes, "payload");
 /// # Ok::<(), ck_cache::Error>(())
 /// ```
-pub async fn read_entry(entry: Arc<dyn EntryReader>, verification: Verification) -> Result<Contents> {
+pub async fn read_entry(
+    entry: Arc<dyn EntryReader>,
+    verification: Verification,
+) -> Result<Contents> {
     match TableReader::open(Arc::clone(&entry), verification).await {
         Ok(table) => Ok(Contents::Table(table)),
-        Err(error) if error.kind() == ErrorKind::Unsupported => {
-            let (header, bytes) = read_bytes(&*entry).await?;
-            Ok(Contents::Bytes { serializer: header.serializer().to_owned(), bytes })
+        Err(no_table) if no_table.kind() == ErrorKind::Unsupported => {
+            match read_bytes(&*entry).await {
+                Ok((header, bytes)) => Ok(Contents::Bytes {
+                    serializer: header.serializer().to_owned(),
+                    bytes,
+                }),
+                // A table after all, but one that cannot be read: the first error says why.
+                Err(error) if error.kind() == ErrorKind::Unsupported => Err(no_table),
+                Err(error) => Err(error),
+            }
         }
         Err(error) => Err(error),
     }
@@ -80,7 +90,10 @@ fn refuse_tables(header: &Header) -> Result<()> {
         ));
     }
     if header.serializer() == "arrow" || format == Some("arrow") {
-        return Err(Error::new(ErrorKind::Unsupported, "the entry is a table; open it as one"));
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "the entry is a table; open it as one",
+        ));
     }
     Ok(())
 }
@@ -108,9 +121,12 @@ async fn check(header: &Header, payload: &Bytes) -> Result<()> {
     }
     let found = format!("{:016x}", hash(payload).await);
     if expected != found {
-        return Err(Error::new(ErrorKind::Corrupt, "the bytes do not have the hash in the header")
-            .with("expected", expected)
-            .with("found", found));
+        return Err(Error::new(
+            ErrorKind::Corrupt,
+            "the bytes do not have the hash in the header",
+        )
+        .with("expected", expected)
+        .with("found", found));
     }
     Ok(())
 }

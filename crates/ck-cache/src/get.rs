@@ -20,7 +20,9 @@ impl Cache {
     /// See [`Cache`]. [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the entry is intact but no table.
     pub async fn open_table(&self, key: impl Into<Key>) -> Result<Option<CachedTable>> {
         let key = key.into();
-        let Some(entry) = self.open_entry(&key).await? else { return Ok(None) };
+        let Some(entry) = self.open_entry(&key).await? else {
+            return Ok(None);
+        };
         let opened = TableReader::open(Arc::clone(&entry), self.shared.verification).await;
         let opened = self.settle(&key, &*entry, opened).await?;
         Ok(opened.map(|reader| CachedTable::new(Arc::clone(&self.shared), key, entry, reader)))
@@ -37,7 +39,9 @@ impl Cache {
     /// As [`Cache::open_table`].
     pub async fn get_table(&self, key: impl Into<Key>) -> Result<Option<Table>> {
         let key = key.into();
-        let Some(entry) = self.open_entry(&key).await? else { return Ok(None) };
+        let Some(entry) = self.open_entry(&key).await? else {
+            return Ok(None);
+        };
         let read = self.shared.read_table(Arc::clone(&entry)).await;
         self.settle(&key, &*entry, read).await
     }
@@ -56,7 +60,9 @@ impl Cache {
     /// See [`Cache`]. [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the entry is a table, or encrypted.
     pub async fn get_bytes(&self, key: impl Into<Key>) -> Result<Option<Bytes>> {
         let key = key.into();
-        let Some(entry) = self.open_entry(&key).await? else { return Ok(None) };
+        let Some(entry) = self.open_entry(&key).await? else {
+            return Ok(None);
+        };
         let read = self.shared.read_bytes(&*entry).await;
         self.settle(&key, &*entry, read).await
     }
@@ -70,7 +76,9 @@ impl Cache {
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when it is of a kind that cannot be checked.
     pub async fn verify(&self, key: impl Into<Key>) -> Result<bool> {
         let key = key.into();
-        let Some(entry) = self.shared.backend.open(&key).await? else { return Ok(false) };
+        let Some(entry) = self.shared.backend.open(&key).await? else {
+            return Ok(false);
+        };
         let verified = async {
             match read_entry(entry, self.shared.verification).await? {
                 Contents::Table(table) => table.verify().await,
@@ -121,7 +129,11 @@ impl Shared {
 
     async fn read_bytes(&self, entry: &dyn EntryReader) -> Result<Bytes> {
         // A store that maps hands out its own memory.
-        let held = if entry.contiguous().is_some() { 0 } else { entry.len() };
+        let held = if entry.contiguous().is_some() {
+            0
+        } else {
+            entry.len()
+        };
         let _reservation = self.budget.reserve(held).await?;
         Ok(read_bytes(entry).await?.1)
     }

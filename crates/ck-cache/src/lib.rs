@@ -49,27 +49,27 @@
 //!   Without it, or outside a runtime, they run on the thread that polls.
 #![forbid(unsafe_code)]
 
-mod cache;
+pub mod blocking;
 mod builder;
+mod cache;
+mod cached_table;
+mod contents;
+mod get;
 mod options;
 mod put;
 mod source;
-mod get;
-mod cached_table;
-mod contents;
-mod table;
 mod stats;
-mod url;
+mod table;
 mod units;
-pub mod blocking;
+mod url;
 
 pub use builder::CacheBuilder;
 pub use cache::Cache;
-pub use cached_table::{Batches, BatchStream, CachedTable};
+pub use cached_table::{BatchStream, Batches, CachedTable};
 pub use ck_arrow::{Compression, TableReader, Verification};
 pub use ck_core::{
-    Backend, Cursor, EntryInfo, Error, ErrorKind, Key, MemoryBudget, Outcome, Page, Pruned, Rejection,
-    Result, Usage,
+    Backend, Cursor, EntryInfo, Error, ErrorKind, Key, MemoryBudget, Outcome, Page, Pruned,
+    Rejection, Result, Usage,
 };
 pub use contents::{Contents, read_entry};
 pub use options::PutOptions;

@@ -20,6 +20,9 @@ use crate::{Cache, PutOptions, Table};
 /// The serializer name of entries that hold plain bytes.
 pub(crate) const BYTES: &str = "bytes";
 
+/// Longer keys are not recorded in entries; as for tables.
+const MAX_RECORDED_KEY: usize = 1024;
+
 /// Hashing less than this is quicker than a hop to another thread.
 const INLINE_HASH_BYTES: usize = 256 << 10;
 
@@ -50,7 +53,14 @@ impl Cache {
         let schema = table.schema().clone();
         let held = retained_bytes(table.batches()) as u64;
         let batches = Box::new(table.into_batches().into_iter().map(Ok));
-        self.put(key.into(), schema, Source::Blocking(batches), Some(held), options).await
+        self.put(
+            key.into(),
+            schema,
+            Source::Blocking(batches),
+            Some(held),
+            options,
+        )
+        .await
     }
 
     /// Stores the batches of `reader`. The reader may block: inside a tokio runtime it is pulled on the
@@ -73,7 +83,8 @@ impl Cache {
     ) -> Result<Outcome> {
         let schema = reader.schema();
         let batches = Box::new(reader.map(|batch| batch.map_err(source_error)));
-        self.put(key.into(), schema, Source::Blocking(batches), None, options).await
+        self.put(key.into(), schema, Source::Blocking(batches), None, options)
+            .await
     }
 
     /// Stores the batches of an async stream.
@@ -96,7 +107,8 @@ impl Cache {
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let stream = Box::pin(Batches(Box::pin(stream)));
-        self.put(key.into(), schema, Source::Stream(stream), None, options).await
+        self.put(key.into(), schema, Source::Stream(stream), None, options)
+            .await
     }
 
     /// Stores plain bytes. Of the options, only the time to live matters.
@@ -113,23 +125,29 @@ impl Cache {
         let (key, bytes) = (key.into(), bytes.into());
         let expiry = options.expiry()?;
         let hash = hash(&bytes).await;
+        let mut seal = json!({
+            "layout": 1,
+            "length": bytes.len(),
+            "xxh3": format!("{hash:016x}"),
+        });
+        if let Some(seal) = seal.as_object_mut()
+            && key.as_str().len() <= MAX_RECORDED_KEY
+        {
+            seal.insert("key".to_owned(), key.as_str().into());
+        }
         let head = Header::new(BYTES)
             .with_metadata("format", BYTES)
-            .with_extension(
-                EXTENSION,
-                json!({
-                    "layout": 1,
-                    "key": key.as_str(),
-                    "length": bytes.len(),
-                    "xxh3": format!("{hash:016x}"),
-                }),
-            )
+            .with_extension(EXTENSION, seal)
             .encode()?;
         let options = WriteOptions::new()
             .with_expiry(expiry)
             .with_head_len(head.len())
             .with_size_hint(Some((head.len() + bytes.len()) as u64));
-        let outcome = self.shared.backend.put(&key, head, vec![bytes], options).await;
+        let outcome = self
+            .shared
+            .backend
+            .put(&key, head, vec![bytes], options)
+            .await;
         let outcome = outcome.map_err(with_key(&key))?;
         self.shared.count_put(&outcome);
         Ok(outcome)
@@ -145,7 +163,10 @@ impl Cache {
         options: &'a PutOptions,
     ) -> BoxFuture<'a, Result<Outcome>> {
         Box::pin(async move {
-            let stored = self.shared.put(&key, schema, source, source_bytes, options).await;
+            let stored = self
+                .shared
+                .put(&key, schema, source, source_bytes, options)
+                .await;
             let outcome = stored.map_err(with_key(&key))?;
             self.shared.count_put(&outcome);
             Ok(outcome)
@@ -166,7 +187,11 @@ impl Shared {
         let capabilities = self.backend.capabilities();
         let codec = options.compression().resolve(capabilities.maps)?;
         // Nothing is compressed: one batch is being written and the next is being hashed.
-        let workers = if codec == Codec::None { 0 } else { options.workers() };
+        let workers = if codec == Codec::None {
+            0
+        } else {
+            options.workers()
+        };
         let in_flight = (options.batch_bytes() as u64).saturating_mul(workers as u64 + 2);
         let in_flight = source_bytes.map_or(in_flight, |bytes| bytes.min(in_flight));
         let _reservation = self.budget.reserve(in_flight).await?;
@@ -233,7 +258,10 @@ where
     type Item = Result<RecordBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.as_mut().poll_next(cx).map(|next| next.map(|batch| batch.map_err(source_error)))
+        self.0
+            .as_mut()
+            .poll_next(cx)
+            .map(|next| next.map(|batch| batch.map_err(source_error)))
     }
 }
 

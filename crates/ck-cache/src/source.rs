@@ -4,9 +4,9 @@ use std::future::poll_fn;
 use std::pin::Pin;
 
 use arrow_array::RecordBatch;
+use bytes::Bytes;
 use ck_arrow::{Encoded, Encoder};
 use ck_core::{Error, ErrorKind, Result, offload};
-use bytes::Bytes;
 use futures_core::Stream;
 
 /// Batches still to come.
@@ -53,7 +53,14 @@ impl<'a> Producer<'a> {
             Source::Blocking(iterator) => (Some(iterator), None),
             Source::Stream(stream) => (None, Some(stream)),
         };
-        Self { work: Some(Work { encoder, iterator, ended: false }), stream }
+        Self {
+            work: Some(Work {
+                encoder,
+                iterator,
+                ended: false,
+            }),
+            stream,
+        }
     }
 
     /// The next bytes to store; `None` at the end. Not to be called again after an error.
@@ -83,7 +90,10 @@ impl<'a> Producer<'a> {
 
     fn take(&mut self) -> Result<Work> {
         self.work.take().ok_or_else(|| {
-            Error::new(ErrorKind::Misuse, "the encoder is gone because an earlier step failed")
+            Error::new(
+                ErrorKind::Misuse,
+                "the encoder is gone because an earlier step failed",
+            )
         })
     }
 }

@@ -29,7 +29,10 @@ impl Table {
     ///
     /// [`ErrorKind::Misuse`] when a batch has another schema.
     pub fn new(schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<Self> {
-        if let Some(index) = batches.iter().position(|batch| batch.schema_ref() != &schema) {
+        if let Some(index) = batches
+            .iter()
+            .position(|batch| batch.schema_ref() != &schema)
+        {
             return Err(Error::new(
                 ErrorKind::Misuse,
                 "all batches of a table must have its schema",
@@ -67,13 +70,19 @@ impl Table {
     /// The number of rows.
     #[must_use]
     pub fn num_rows(&self) -> u64 {
-        self.batches.iter().map(|batch| batch.num_rows() as u64).sum()
+        self.batches
+            .iter()
+            .map(|batch| batch.num_rows() as u64)
+            .sum()
     }
 }
 
 impl From<RecordBatch> for Table {
     fn from(batch: RecordBatch) -> Self {
-        Self { schema: batch.schema(), batches: vec![batch] }
+        Self {
+            schema: batch.schema(),
+            batches: vec![batch],
+        }
     }
 }
 

@@ -17,8 +17,13 @@ const BYTE_UNITS: [(&str, u64); 12] = [
     ("tib", 1 << 40),
 ];
 
-const TIME_UNITS: [(&str, u64); 5] =
-    [("s", 1), ("m", 60), ("h", 60 * 60), ("d", 24 * 60 * 60), ("w", 7 * 24 * 60 * 60)];
+const TIME_UNITS: [(&str, u64); 5] = [
+    ("s", 1),
+    ("m", 60),
+    ("h", 60 * 60),
+    ("d", 24 * 60 * 60),
+    ("w", 7 * 24 * 60 * 60),
+];
 
 /// A number of bytes as people write it: `4096`, `64KiB`, `10 GiB`, `1.5GB`. Units may be in any case.
 ///
@@ -42,7 +47,10 @@ pub fn parse_bytes(text: &str) -> Result<u64> {
     };
     let (number, unit) = split_unit(text.trim()).ok_or_else(wrong)?;
     let unit = unit.to_ascii_lowercase();
-    let (_, factor) = BYTE_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
+    let (_, factor) = BYTE_UNITS
+        .iter()
+        .find(|(name, _)| *name == unit)
+        .ok_or_else(wrong)?;
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let whole: u64 = whole.parse().map_err(|_| wrong())?;
     let mut bytes = whole.checked_mul(*factor).ok_or_else(wrong)?;
@@ -73,8 +81,11 @@ pub fn parse_bytes(text: &str) -> Result<u64> {
 /// ```
 pub fn parse_duration(text: &str) -> Result<Duration> {
     let wrong = || {
-        Error::new(ErrorKind::Misuse, "not a span of time; write it like 90s, 15m, 1h30m, 30d or 2w")
-            .with("value", format_args!("{text:?}"))
+        Error::new(
+            ErrorKind::Misuse,
+            "not a span of time; write it like 90s, 15m, 1h30m, 30d or 2w",
+        )
+        .with("value", format_args!("{text:?}"))
     };
     let mut rest = text.trim();
     if let Ok(seconds) = rest.parse() {
@@ -84,9 +95,14 @@ pub fn parse_duration(text: &str) -> Result<Duration> {
     let mut last_factor = u64::MAX;
     while !rest.is_empty() {
         let (number, tail) = split_unit(rest).ok_or_else(wrong)?;
-        let end = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
+        let end = tail
+            .find(|c: char| !c.is_ascii_alphabetic())
+            .unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(end);
-        let (_, factor) = TIME_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
+        let (_, factor) = TIME_UNITS
+            .iter()
+            .find(|(name, _)| *name == unit)
+            .ok_or_else(wrong)?;
         if *factor >= last_factor {
             return Err(wrong());
         }
@@ -97,12 +113,18 @@ pub fn parse_duration(text: &str) -> Result<Duration> {
             .ok_or_else(wrong)?;
         (rest, last_factor) = (tail.trim_start(), *factor);
     }
-    if last_factor == u64::MAX { Err(wrong()) } else { Ok(Duration::from_secs(seconds)) }
+    if last_factor == u64::MAX {
+        Err(wrong())
+    } else {
+        Ok(Duration::from_secs(seconds))
+    }
 }
 
 /// The leading number, and what follows it.
 fn split_unit(text: &str) -> Option<(&str, &str)> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     (end > 0).then(|| (&text[..end], text[end..].trim_start()))
 }
 
@@ -125,7 +147,16 @@ mod tests {
         for (text, bytes) in cases {
             assert_eq!(parse_bytes(text).unwrap(), bytes, "{text}");
         }
-        for text in ["", "GiB", "1.2.3", "-1", "1 GiX", "99999999999TiB", "1e3", "."] {
+        for text in [
+            "",
+            "GiB",
+            "1.2.3",
+            "-1",
+            "1 GiX",
+            "99999999999TiB",
+            "1e3",
+            ".",
+        ] {
             let error = parse_bytes(text).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Misuse, "{text}");
             assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
@@ -134,13 +165,37 @@ mod tests {
 
     #[test]
     fn durations_combine_units_in_falling_order() {
-        let cases =
-            [("45", 45), ("90s", 90), ("15m", 900), ("1h30m", 5400), ("1d 2h", 93600), ("2w", 1_209_600)];
+        let cases = [
+            ("45", 45),
+            ("90s", 90),
+            ("15m", 900),
+            ("1h30m", 5400),
+            ("1d 2h", 93600),
+            ("2w", 1_209_600),
+        ];
         for (text, seconds) in cases {
-            assert_eq!(parse_duration(text).unwrap(), Duration::from_secs(seconds), "{text}");
+            assert_eq!(
+                parse_duration(text).unwrap(),
+                Duration::from_secs(seconds),
+                "{text}"
+            );
         }
-        for text in ["", "h", "1x", "1m1h", "1h1h", "1.5h", "-1h", "never", "99999999999999999w"] {
-            assert_eq!(parse_duration(text).unwrap_err().kind(), ErrorKind::Misuse, "{text}");
+        for text in [
+            "",
+            "h",
+            "1x",
+            "1m1h",
+            "1h1h",
+            "1.5h",
+            "-1h",
+            "never",
+            "99999999999999999w",
+        ] {
+            assert_eq!(
+                parse_duration(text).unwrap_err().kind(),
+                ErrorKind::Misuse,
+                "{text}"
+            );
         }
     }
 }

@@ -44,12 +44,18 @@ pub fn open_store(url: &str) -> Result<Arc<dyn Backend>> {
     match url.scheme {
         #[cfg(feature = "file")]
         "file" => file::open(&url),
-        _ => Err(url.misuse("unknown kind of store").with("scheme", url.scheme)),
+        _ => Err(url
+            .misuse("unknown kind of store")
+            .with("scheme", url.scheme)),
     }
 }
 
 /// A URL taken apart. Escapes are still in place.
 #[derive(Debug)]
+#[cfg_attr(
+    not(feature = "file"),
+    expect(dead_code, reason = "only stores look into their URLs")
+)]
 struct StoreUrl<'a> {
     text: &'a str,
     scheme: &'a str,
@@ -65,7 +71,8 @@ impl<'a> StoreUrl<'a> {
                 .with("supported", SUPPORTED)
         };
         // Schemes of one letter would be drives of another system.
-        let Some((scheme, rest)) = text.split_once(':').filter(|(scheme, _)| is_scheme(scheme)) else {
+        let Some((scheme, rest)) = text.split_once(':').filter(|(scheme, _)| is_scheme(scheme))
+        else {
             return Err(misuse("a store is named by a URL with a scheme"));
         };
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -77,7 +84,12 @@ impl<'a> StoreUrl<'a> {
             };
             options.push(option);
         }
-        Ok(Self { text, scheme, rest, options })
+        Ok(Self {
+            text,
+            scheme,
+            rest,
+            options,
+        })
     }
 
     fn misuse(&self, message: &str) -> Error {
@@ -90,7 +102,9 @@ impl<'a> StoreUrl<'a> {
 fn is_scheme(text: &str) -> bool {
     text.len() > 1
         && text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
 }
 
 #[cfg(feature = "file")]
@@ -111,9 +125,13 @@ mod file {
             let within = |error: Error| error.with("option", name).with("url", url.text);
             builder = match name {
                 "limit_bytes" => builder.limit_bytes(parse_bytes(value).map_err(within)?),
-                "value_limit_bytes" => builder.value_limit_bytes(parse_bytes(value).map_err(within)?),
+                "value_limit_bytes" => {
+                    builder.value_limit_bytes(parse_bytes(value).map_err(within)?)
+                }
                 "limit_entries" => {
-                    let entries = value.parse().map_err(|_| one_of(value, "a number").with("option", name));
+                    let entries = value
+                        .parse()
+                        .map_err(|_| one_of(value, "a number").with("option", name));
                     builder.limit_entries(entries?)
                 }
                 "read" => builder.read_mode(match value {
@@ -133,13 +151,15 @@ mod file {
                 }),
                 "lock_timeout" => builder.lock_timeout(parse_duration(value).map_err(within)?),
                 _ => {
-                    return Err(Error::new(ErrorKind::Misuse, "unknown option of a file store")
-                        .with("option", name)
-                        .with(
-                            "known",
-                            "limit_bytes, value_limit_bytes, limit_entries, read, durability, \
+                    return Err(
+                        Error::new(ErrorKind::Misuse, "unknown option of a file store")
+                            .with("option", name)
+                            .with(
+                                "known",
+                                "limit_bytes, value_limit_bytes, limit_entries, read, durability, \
                              record_mappable, lock_timeout",
-                        ));
+                            ),
+                    );
                 }
             };
         }
@@ -164,7 +184,8 @@ mod file {
         if path.is_empty() {
             return Err(url.misuse("the URL names no directory"));
         }
-        let bytes = unescape(path).ok_or_else(|| url.misuse("a '%' must be followed by two hex digits"))?;
+        let bytes =
+            unescape(path).ok_or_else(|| url.misuse("a '%' must be followed by two hex digits"))?;
         if bytes.contains(&0) {
             return Err(url.misuse("a path has no zero bytes"));
         }
@@ -188,7 +209,9 @@ mod file {
         let mut parts = text.split('%');
         bytes.extend_from_slice(parts.next()?.as_bytes());
         for part in parts {
-            let digits = part.get(..2).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
+            let digits = part
+                .get(..2)
+                .filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
             bytes.push(u8::from_str_radix(digits, 16).ok()?);
             bytes.extend_from_slice(&part.as_bytes()[2..]);
         }
@@ -226,9 +249,17 @@ mod file {
 
         #[test]
         fn malformed_urls_say_what_is_supported() {
-            for url in
-                ["", "/var/cache", "cache", "file:", "file://host/x", "file:%zz", "file:%4", "file:%00", "C:\\x"]
-            {
+            for url in [
+                "",
+                "/var/cache",
+                "cache",
+                "file:",
+                "file://host/x",
+                "file:%zz",
+                "file:%4",
+                "file:%00",
+                "C:\\x",
+            ] {
                 let error = parsed(url).unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Misuse, "{url}");
                 assert!(error.to_string().contains("file:PATH"), "{error}");

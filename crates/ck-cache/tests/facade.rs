@@ -4,6 +4,7 @@
 //! damage handed out as data, memory taken beyond the budget, and calls that only work in one kind of
 //! runtime.
 
+#[cfg(test)]
 mod facade {
     mod support;
 

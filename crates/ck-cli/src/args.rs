@@ -1,3 +1,4 @@
+use std::env::VarError;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -117,7 +118,15 @@ pub(crate) fn parse() -> Result<Invocation, ExitCode> {
         ExitCode::from(if error.use_stderr() { 2 } else { 0 })
     })?;
     let url = matches.get_one::<String>("store").cloned();
-    let url = url.or_else(|| std::env::var("CK_STORE").ok().filter(|url| !url.is_empty()));
+    let url = match (url, std::env::var("CK_STORE")) {
+        (None, Ok(variable)) if !variable.is_empty() => Some(variable),
+        // Another store than the one that was meant would be worse than none.
+        (None, Err(VarError::NotUnicode(_))) => {
+            eprintln!("ck: CK_STORE is not UTF-8; write other bytes of a path as %XX");
+            return Err(ExitCode::from(2));
+        }
+        (url, _) => url,
+    };
     let store = Store::new(url);
     let command = match matches.subcommand() {
         Some(("put", m)) => Command::Put(PutArgs {
@@ -131,35 +140,52 @@ pub(crate) fn parse() -> Result<Invocation, ExitCode> {
             key: text(m, "key"),
             output: path(m, "output"),
             selection: Selection {
-                columns: m.get_many::<String>("columns").map(|names| names.cloned().collect()),
+                columns: m
+                    .get_many::<String>("columns")
+                    .map(|names| names.cloned().collect()),
                 rows: m.get_one::<Range<u64>>("rows").cloned(),
             },
-            verification: m.get_one::<Verification>("verify").copied().unwrap_or_default(),
+            verification: m
+                .get_one::<Verification>("verify")
+                .copied()
+                .unwrap_or_default(),
         }),
         Some(("decode", m)) => Command::Decode(DecodeArgs {
             file: path(m, "file").unwrap_or_default(),
             output: path(m, "output"),
         }),
-        Some(("ls", m)) => Command::Ls(JsonArgs { json: m.get_flag("json") }),
+        Some(("ls", m)) => Command::Ls(JsonArgs {
+            json: m.get_flag("json"),
+        }),
         Some(("stat", m)) => Command::Stat(key_args(m)),
         Some(("inspect", m)) => Command::Inspect(key_args(m)),
-        Some(("verify", m)) => Command::Verify(VerifyArgs { key: m.get_one::<String>("key").cloned() }),
+        Some(("verify", m)) => Command::Verify(VerifyArgs {
+            key: m.get_one::<String>("key").cloned(),
+        }),
         Some(("rm", m)) => Command::Rm(RmArgs {
-            keys: m.get_many::<String>("keys").into_iter().flatten().cloned().collect(),
+            keys: m
+                .get_many::<String>("keys")
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect(),
         }),
         Some(("touch", m)) => Command::Touch(TouchArgs {
             key: text(m, "key"),
             ttl: m.get_one::<Option<Duration>>("ttl").copied().flatten(),
         }),
-        Some(("du", m)) => Command::Du(JsonArgs { json: m.get_flag("json") }),
+        Some(("du", m)) => Command::Du(JsonArgs {
+            json: m.get_flag("json"),
+        }),
         Some(("prune", _)) => Command::Prune,
         Some(("demo", m)) => Command::Demo(DemoArgs {
             size: m.get_one::<u64>("size").copied().unwrap_or(1 << 30),
             dir: path(m, "dir"),
         }),
-        Some(("demo-step", m)) => {
-            Command::DemoStep(DemoStepArgs { step: text(m, "step"), key: text(m, "key") })
-        }
+        Some(("demo-step", m)) => Command::DemoStep(DemoStepArgs {
+            step: text(m, "step"),
+            key: text(m, "key"),
+        }),
         // clap has made sure that there is a command, and one of these.
         _ => return Err(ExitCode::from(2)),
     };
@@ -253,13 +279,15 @@ fn get() -> clap::Command {
                 .long("verify")
                 .value_name("HOW")
                 .default_value("touch")
-                .value_parser(PossibleValuesParser::new(["touch", "full", "off"]).map(|how| {
-                    match how.as_str() {
-                        "full" => Verification::Full,
-                        "off" => Verification::Off,
-                        _ => Verification::OnTouch,
-                    }
-                }))
+                .value_parser(
+                    PossibleValuesParser::new(["touch", "full", "off"]).map(|how| {
+                        match how.as_str() {
+                            "full" => Verification::Full,
+                            "off" => Verification::Off,
+                            _ => Verification::OnTouch,
+                        }
+                    }),
+                )
                 .help("Check what is read, the whole entry first, or nothing"),
         )
         .after_help("A damaged entry is a miss (exit code 3) and is removed.")
@@ -279,11 +307,16 @@ fn decode() -> clap::Command {
 }
 
 fn ls() -> clap::Command {
-    clap::Command::new("ls").about("List entries: key, size, expiry, last use").arg(json())
+    clap::Command::new("ls")
+        .about("List entries: key, size, expiry, last use")
+        .arg(json())
 }
 
 fn stat() -> clap::Command {
-    clap::Command::new("stat").about("Show what the store knows of an entry").arg(key()).arg(json())
+    clap::Command::new("stat")
+        .about("Show what the store knows of an entry")
+        .arg(key())
+        .arg(json())
 }
 
 fn inspect() -> clap::Command {
@@ -296,28 +329,48 @@ fn inspect() -> clap::Command {
 fn verify() -> clap::Command {
     clap::Command::new("verify")
         .about("Read every byte of an entry, or of all entries, and check all hashes")
-        .arg(key().required(false).required_unless_present("all").conflicts_with("all"))
-        .arg(Arg::new("all").long("all").action(ArgAction::SetTrue).help("Every entry of the store"))
+        .override_usage("ck verify [OPTIONS] <KEY>\n       ck verify [OPTIONS] --all")
+        .arg(
+            key()
+                .required(false)
+                .required_unless_present("all")
+                .conflicts_with("all"),
+        )
+        .arg(
+            Arg::new("all")
+                .long("all")
+                .action(ArgAction::SetTrue)
+                .help("Every entry of the store"),
+        )
 }
 
 fn rm() -> clap::Command {
     clap::Command::new("rm").about("Remove entries").arg(
-        Arg::new("keys").value_name("KEY").required(true).num_args(1..).help("The keys"),
+        Arg::new("keys")
+            .value_name("KEY")
+            .required(true)
+            .num_args(1..)
+            .help("The keys"),
     )
 }
 
 fn touch() -> clap::Command {
-    clap::Command::new("touch").about("Give an entry a new time to live").arg(key()).arg(
-        Arg::new("ttl")
-            .value_name("TTL")
-            .required(true)
-            .value_parser(ttl)
-            .help("Counted from now: 90s, 1h30m, 30d, or never"),
-    )
+    clap::Command::new("touch")
+        .about("Give an entry a new time to live")
+        .arg(key())
+        .arg(
+            Arg::new("ttl")
+                .value_name("TTL")
+                .required(true)
+                .value_parser(ttl)
+                .help("Counted from now: 90s, 1h30m, 30d, or never"),
+        )
 }
 
 fn du() -> clap::Command {
-    clap::Command::new("du").about("Show how full the store is").arg(json())
+    clap::Command::new("du")
+        .about("Show how full the store is")
+        .arg(json())
 }
 
 fn prune() -> clap::Command {
@@ -353,11 +406,17 @@ fn demo_step() -> clap::Command {
 }
 
 fn key() -> Arg {
-    Arg::new("key").value_name("KEY").required(true).help("Any text")
+    Arg::new("key")
+        .value_name("KEY")
+        .required(true)
+        .help("Any text")
 }
 
 fn json() -> Arg {
-    Arg::new("json").long("json").action(ArgAction::SetTrue).help("As JSON")
+    Arg::new("json")
+        .long("json")
+        .action(ArgAction::SetTrue)
+        .help("As JSON")
 }
 
 fn output() -> Arg {
@@ -370,7 +429,10 @@ fn output() -> Arg {
 }
 
 fn key_args(matches: &ArgMatches) -> KeyArgs {
-    KeyArgs { key: text(matches, "key"), json: matches.get_flag("json") }
+    KeyArgs {
+        key: text(matches, "key"),
+        json: matches.get_flag("json"),
+    }
 }
 
 fn text(matches: &ArgMatches, name: &str) -> String {
@@ -399,7 +461,9 @@ fn ttl(text: &str) -> Result<Option<Duration>, String> {
         return Ok(None);
     }
     match parse_duration(text) {
-        Ok(Duration::ZERO) => Err("a time of zero would store nothing; write never for no end".to_owned()),
+        Ok(Duration::ZERO) => {
+            Err("a time of zero would store nothing; write never for no end".to_owned())
+        }
         Ok(ttl) => Ok(Some(ttl)),
         Err(error) => Err(format!("{}, or never", error.message())),
     }
@@ -410,10 +474,14 @@ fn row_range(text: &str) -> Result<Range<u64>, String> {
         "" => Ok(default),
         bound => bound.replace('_', "").parse::<u64>().map_err(|_| ()),
     };
-    let bounds = text.split_once("..").map(|(a, b)| (parse(a, 0), parse(b, u64::MAX)));
+    let bounds = text
+        .split_once("..")
+        .map(|(a, b)| (parse(a, 0), parse(b, u64::MAX)));
     match bounds {
         Some((Ok(start), Ok(end))) if start <= end => Ok(start..end),
-        Some((Ok(start), Ok(end))) => Err(format!("the range starts at {start}, after its end {end}")),
+        Some((Ok(start), Ok(end))) => {
+            Err(format!("the range starts at {start}, after its end {end}"))
+        }
         _ => Err("not a range of rows; write it like 100..200, 100.. or ..200".to_owned()),
     }
 }

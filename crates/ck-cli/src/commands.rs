@@ -1,14 +1,14 @@
 //! The commands, one file each.
 
-pub(crate) mod put;
-pub(crate) mod get;
 pub(crate) mod decode;
-pub(crate) mod ls;
-pub(crate) mod stat;
-pub(crate) mod inspect;
-pub(crate) mod verify;
-pub(crate) mod rm;
-pub(crate) mod touch;
-pub(crate) mod du;
-pub(crate) mod prune;
 pub(crate) mod demo;
+pub(crate) mod du;
+pub(crate) mod get;
+pub(crate) mod inspect;
+pub(crate) mod ls;
+pub(crate) mod prune;
+pub(crate) mod put;
+pub(crate) mod rm;
+pub(crate) mod stat;
+pub(crate) mod touch;
+pub(crate) mod verify;

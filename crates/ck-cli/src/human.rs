@@ -60,14 +60,18 @@ pub(crate) fn expires_in(expiry: Expiry) -> String {
 
 /// `3m 20s ago`, or `-` when the store does not know.
 pub(crate) fn ago(moment: Option<SystemTime>) -> String {
-    moment.map_or_else(|| "-".to_owned(), |moment| {
-        format!("{} ago", span(moment.elapsed().unwrap_or_default()))
-    })
+    moment.map_or_else(
+        || "-".to_owned(),
+        |moment| format!("{} ago", span(moment.elapsed().unwrap_or_default())),
+    )
 }
 
 /// Whole seconds since 1970.
 pub(crate) fn unix_seconds(moment: SystemTime) -> u64 {
-    moment.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+    moment
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
 }
 
 /// `1 row`, `2 rows`.
@@ -80,7 +84,10 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .flat_map(|c| {
             let escaped = c.is_control().then(|| c.escape_default());
-            escaped.into_iter().flatten().chain((!c.is_control()).then_some(c))
+            escaped
+                .into_iter()
+                .flatten()
+                .chain((!c.is_control()).then_some(c))
         })
         .collect()
 }
@@ -106,7 +113,14 @@ mod tests {
 
     #[test]
     fn spans_show_their_two_largest_units() {
-        let cases = [(0, "0s"), (59, "59s"), (60, "1m"), (61, "1m 1s"), (3600, "1h"), (93_784, "1d 2h")];
+        let cases = [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m"),
+            (61, "1m 1s"),
+            (3600, "1h"),
+            (93_784, "1d 2h"),
+        ];
         for (seconds, text) in cases {
             assert_eq!(span(Duration::from_secs(seconds)), text);
         }

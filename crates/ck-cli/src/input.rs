@@ -25,7 +25,9 @@ pub(crate) fn open(path: &Path) -> Result<Batches, Failure> {
         return ipc::open_stdin();
     }
     let file = LocalFile::open(path)?;
-    let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
+    let extension = path
+        .extension()
+        .map(|extension| extension.to_ascii_lowercase());
     let head: [u8; 8] = file.head()?;
     match &head {
         [b'P', b'A', b'R', b'1', ..] => parquet::open(file),

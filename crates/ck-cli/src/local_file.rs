@@ -31,7 +31,12 @@ impl LocalFile {
                 path.display()
             )));
         }
-        Ok(Self { file, path: path.to_owned(), start: 0, len: metadata.len() })
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            start: 0,
+            len: metadata.len(),
+        })
     }
 
     /// Leaves out the first `bytes`, or all when there are fewer.
@@ -46,9 +51,11 @@ impl LocalFile {
     pub(crate) fn head<const N: usize>(&self) -> Result<[u8; N], Failure> {
         let mut head = [0; N];
         let available = usize::try_from(self.len).map_or(N, |len| len.min(N));
-        self.file.read_exact_at(&mut head[..available], self.start).map_err(|error| {
-            Failure::other(format_args!("cannot read {}: {error}", self.path.display()))
-        })?;
+        self.file
+            .read_exact_at(&mut head[..available], self.start)
+            .map_err(|error| {
+                Failure::other(format_args!("cannot read {}: {error}", self.path.display()))
+            })?;
         Ok(head)
     }
 
@@ -62,20 +69,27 @@ impl LocalFile {
 
     fn read_now(&self, range: Range<u64>) -> Result<Bytes> {
         let cut = || {
-            Error::new(ErrorKind::Corrupt, "the file ends before the bytes asked for")
-                .with("wanted", format_args!("{}..{}", range.start, range.end))
-                .with("file_bytes", self.len)
+            Error::new(
+                ErrorKind::Corrupt,
+                "the file ends before the bytes asked for",
+            )
+            .with("wanted", format_args!("{}..{}", range.start, range.end))
+            .with("file_bytes", self.len)
         };
-        let len = range.end.checked_sub(range.start).filter(|_| range.end <= self.len);
+        let len = range
+            .end
+            .checked_sub(range.start)
+            .filter(|_| range.end <= self.len);
         let len = usize::try_from(len.ok_or_else(cut)?).map_err(|_| cut())?;
-        aligned_bytes(len, |memory| self.file.read_exact_at(memory, self.start + range.start)).map_err(
-            |error| match error.kind() {
-                io::ErrorKind::UnexpectedEof => cut(),
-                _ => Error::new(ErrorKind::Permanent, "cannot read the file")
-                    .with("path", self.path.display())
-                    .with_source(error),
-            },
-        )
+        aligned_bytes(len, |memory| {
+            self.file.read_exact_at(memory, self.start + range.start)
+        })
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => cut(),
+            _ => Error::new(ErrorKind::Permanent, "cannot read the file")
+                .with("path", self.path.display())
+                .with_source(error),
+        })
     }
 }
 

@@ -5,15 +5,15 @@
 #![forbid(unsafe_code)]
 
 mod args;
-mod failure;
-mod store;
 mod commands;
+mod failure;
+mod human;
 mod input;
-mod output;
 mod local_file;
+mod output;
 mod preview;
 mod progress;
-mod human;
+mod store;
 
 use std::process::ExitCode;
 

@@ -33,7 +33,11 @@ impl Format {
         if path.as_os_str() == "-" {
             return Ok(Self::IpcStream);
         }
-        let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        let extension = path
+            .extension()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .to_ascii_lowercase();
         match extension.as_str() {
             "arrow" | "feather" | "ipc" => Ok(Self::IpcFile),
             "arrows" => Ok(Self::IpcStream),
@@ -80,7 +84,9 @@ pub(crate) fn write(
 /// Writes bytes as they are to `path`, or standard output for `-`.
 pub(crate) fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let mut target = Target::create(path)?;
-    target.write_all(bytes).map_err(|error| target.failure(error))?;
+    target
+        .write_all(bytes)
+        .map_err(|error| target.failure(error))?;
     target.publish()
 }
 
@@ -94,15 +100,18 @@ enum Writer<W: Write + Send> {
 impl<W: Write + Send> Writer<W> {
     fn new(format: Format, target: W, schema: &SchemaRef) -> Result<Self, Failure> {
         Ok(match format {
-            Format::IpcFile => {
-                Self::IpcFile(Box::new(FileWriter::try_new(BufWriter::new(target), schema)?))
-            }
-            Format::IpcStream => {
-                Self::IpcStream(Box::new(StreamWriter::try_new(BufWriter::new(target), schema)?))
-            }
+            Format::IpcFile => Self::IpcFile(Box::new(FileWriter::try_new(
+                BufWriter::new(target),
+                schema,
+            )?)),
+            Format::IpcStream => Self::IpcStream(Box::new(StreamWriter::try_new(
+                BufWriter::new(target),
+                schema,
+            )?)),
             Format::Parquet => {
-                let properties =
-                    WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+                let properties = WriterProperties::builder()
+                    .set_compression(Compression::SNAPPY)
+                    .build();
                 let writer = ArrowWriter::try_new(target, schema.clone(), Some(properties));
                 Self::Parquet(Box::new(writer.map_err(parquet)?))
             }

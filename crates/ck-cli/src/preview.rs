@@ -27,14 +27,22 @@ pub(crate) fn print(
         write!(out, "first {shown} of ")?;
     }
     let rows = human::count(total_rows, "row", "rows");
-    writeln!(out, "{rows} × {}", human::count(columns, "column", "columns"))?;
+    writeln!(
+        out,
+        "{rows} × {}",
+        human::count(columns, "column", "columns")
+    )?;
     Ok(())
 }
 
 /// Prints what there is to say of an entry that is no table.
 pub(crate) fn print_bytes(len: usize, serializer: Option<&str>) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    write!(out, "no table: {}", human::count(len as u64, "byte", "bytes"))?;
+    write!(
+        out,
+        "no table: {}",
+        human::count(len as u64, "byte", "bytes")
+    )?;
     if let Some(serializer) = serializer {
         write!(out, " of the serializer {:?}", serializer)?;
     }

@@ -24,7 +24,10 @@ impl Store {
 
     pub(crate) fn open_verifying(&self, verification: Verification) -> Result<Cache, Failure> {
         let backend = open_store(&self.url()?)?;
-        Ok(ck_cache::Cache::builder(backend).verification(verification).build().blocking())
+        Ok(ck_cache::Cache::builder(backend)
+            .verification(verification)
+            .build()
+            .blocking())
     }
 
     pub(crate) fn url(&self) -> Result<String, Failure> {
@@ -38,7 +41,11 @@ impl Store {
 /// The directory for what programs of this user may lose: `XDG_CACHE_HOME`, or `~/.cache`.
 pub(crate) fn cache_home() -> Result<PathBuf, Failure> {
     // The specification says that relative values are to be ignored.
-    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let absolute = |name| {
+        env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
     absolute("XDG_CACHE_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
         .ok_or_else(|| {

@@ -3,6 +3,7 @@
 //! Guards against: data that changes on its way through a format, a failed command that looks like a
 //! successful one, half-written output, and messages where data belongs.
 
+#[cfg(test)]
 mod cli {
     mod support;
 

@@ -106,11 +106,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// As [`Backend::open`]; [`ErrorKind::Unsupported`] when the store cannot list.
-    fn list(
-        &self,
-        cursor: Option<Cursor>,
-        head_bytes: usize,
-    ) -> BoxFuture<'_, Result<Page>>;
+    fn list(&self, cursor: Option<Cursor>, head_bytes: usize) -> BoxFuture<'_, Result<Page>>;
 
     /// How full the store is.
     ///
@@ -225,7 +221,10 @@ impl Capabilities {
     /// A store that reads over a wire and puts nothing before an entry.
     #[must_use]
     pub const fn new() -> Self {
-        Self { maps: false, outer_offset: 0 }
+        Self {
+            maps: false,
+            outer_offset: 0,
+        }
     }
 
     /// Sets [`Capabilities::maps`].

@@ -51,7 +51,10 @@ impl MemoryBudget {
     /// A budget of `bytes`.
     #[must_use]
     pub fn new(bytes: u64) -> Self {
-        Self(Arc::new(Shared { limit: bytes, state: Mutex::default() }))
+        Self(Arc::new(Shared {
+            limit: bytes,
+            state: Mutex::default(),
+        }))
     }
 
     /// The size of the budget in bytes.
@@ -72,8 +75,15 @@ impl MemoryBudget {
     /// # Errors
     ///
     /// [`ErrorKind::TooLarge`] at once when `bytes` exceed the whole budget.
-    pub fn reserve(&self, bytes: u64) -> impl Future<Output = Result<Reservation>> + Send + 'static {
-        Reserve { shared: Arc::clone(&self.0), bytes, ticket: None }
+    pub fn reserve(
+        &self,
+        bytes: u64,
+    ) -> impl Future<Output = Result<Reservation>> + Send + 'static {
+        Reserve {
+            shared: Arc::clone(&self.0),
+            bytes,
+            ticket: None,
+        }
     }
 
     /// As [`MemoryBudget::reserve`], blocking the thread.
@@ -96,7 +106,10 @@ impl MemoryBudget {
         let free = state.queue.is_empty() && state.used + bytes <= self.0.limit;
         Ok(free.then(|| {
             state.used += bytes;
-            Reservation { shared: Arc::clone(&self.0), bytes }
+            Reservation {
+                shared: Arc::clone(&self.0),
+                bytes,
+            }
         }))
     }
 }
@@ -120,9 +133,12 @@ impl Shared {
         if bytes <= self.limit {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::TooLarge, "one request exceeds the whole memory budget; raise the budget or use smaller batches")
-            .with("bytes", bytes)
-            .with("budget", self.limit))
+        Err(Error::new(
+            ErrorKind::TooLarge,
+            "one request exceeds the whole memory budget; raise the budget or use smaller batches",
+        )
+        .with("bytes", bytes)
+        .with("budget", self.limit))
     }
 
     /// Grants waiting requests from the front while they fit.
@@ -169,7 +185,11 @@ impl Future for Reserve {
             None => {
                 let ticket = state.next_ticket;
                 state.next_ticket += 1;
-                state.queue.push_back(Waiter { ticket, bytes, waker: cx.waker().clone() });
+                state.queue.push_back(Waiter {
+                    ticket,
+                    bytes,
+                    waker: cx.waker().clone(),
+                });
                 self.ticket = Some(ticket);
                 return Poll::Pending;
             }
@@ -192,7 +212,11 @@ impl Drop for Reserve {
         let Some(ticket) = self.ticket else { return };
         let woken = {
             let mut state = self.shared.lock();
-            match state.queue.iter().position(|waiter| waiter.ticket == ticket) {
+            match state
+                .queue
+                .iter()
+                .position(|waiter| waiter.ticket == ticket)
+            {
                 Some(place) => drop(state.queue.remove(place)),
                 // Granted but never polled again.
                 None => state.used -= self.bytes,
@@ -235,7 +259,9 @@ impl Drop for Reservation {
 
 impl fmt::Debug for Reservation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reservation").field("bytes", &self.bytes).finish_non_exhaustive()
+        f.debug_struct("Reservation")
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -255,7 +281,10 @@ mod tests {
         let budget = MemoryBudget::new(10);
         let error = budget.reserve_blocking(11).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TooLarge);
-        assert_eq!(budget.try_reserve(11).unwrap_err().kind(), ErrorKind::TooLarge);
+        assert_eq!(
+            budget.try_reserve(11).unwrap_err().kind(),
+            ErrorKind::TooLarge
+        );
     }
 
     #[test]
@@ -268,7 +297,9 @@ mod tests {
         assert!(poll_once(&mut small).is_pending());
         assert!(budget.try_reserve(1).unwrap().is_none());
         drop(held);
-        let Poll::Ready(granted) = poll_once(&mut large) else { panic!("not granted") };
+        let Poll::Ready(granted) = poll_once(&mut large) else {
+            panic!("not granted")
+        };
         assert!(poll_once(&mut small).is_pending());
         drop(granted);
         assert!(poll_once(&mut small).is_ready());

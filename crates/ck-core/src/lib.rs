@@ -14,14 +14,14 @@
 //! - `conformance`: the behaviour suite (`conformance`) that every backend runs in its tests.
 #![forbid(unsafe_code)]
 
-mod key;
-mod expiry;
-mod error;
-mod backend;
-mod memory_entry;
-mod budget;
-mod offload;
 mod aligned;
+mod backend;
+mod budget;
+mod error;
+mod expiry;
+mod key;
+mod memory_entry;
+mod offload;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;

@@ -25,7 +25,9 @@ pub struct MemoryEntry {
 impl MemoryEntry {
     /// An entry that consists of `bytes` and never expires.
     pub fn new(bytes: impl Into<Bytes>) -> Self {
-        Self { bytes: bytes.into() }
+        Self {
+            bytes: bytes.into(),
+        }
     }
 }
 
@@ -51,8 +53,11 @@ impl EntryReader for MemoryEntry {
 pub(crate) fn slice(bytes: &Bytes, range: Range<u64>) -> Result<Bytes> {
     match (usize::try_from(range.start), usize::try_from(range.end)) {
         (Ok(start), Ok(end)) if start <= end && end <= bytes.len() => Ok(bytes.slice(start..end)),
-        _ => Err(Error::new(ErrorKind::Corrupt, "the entry ends before the bytes asked for")
-            .with("wanted", format_args!("{}..{}", range.start, range.end))
-            .with("entry_bytes", bytes.len())),
+        _ => Err(Error::new(
+            ErrorKind::Corrupt,
+            "the entry ends before the bytes asked for",
+        )
+        .with("wanted", format_args!("{}..{}", range.start, range.end))
+        .with("entry_bytes", bytes.len())),
     }
 }

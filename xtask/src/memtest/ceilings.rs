@@ -17,6 +17,8 @@ pub(super) struct Ceiling {
     pub(super) floors: BTreeMap<String, f64>,
     /// The most by which a metric may grow with the source, in bytes per byte.
     pub(super) slopes: BTreeMap<String, f64>,
+    /// Growth that is no trend, on top of the slope: one batch more or less in flight, say.
+    pub(super) noise: BTreeMap<String, f64>,
     /// A case that passes every limit and slope on purpose.
     pub(super) must_fail: bool,
 }
@@ -70,6 +72,7 @@ impl Ceiling {
                 ("max", Value::Table(table)) => ceiling.limits = quantities(table)?,
                 ("min", Value::Table(table)) => ceiling.floors = quantities(table)?,
                 ("slope", Value::Table(table)) => ceiling.slopes = quantities(table)?,
+                ("noise", Value::Table(table)) => ceiling.noise = quantities(table)?,
                 _ => return Err(format!("{name} = {value} means nothing")),
             }
         }
@@ -144,13 +147,14 @@ mod tests {
     #[test]
     fn ceilings_are_read_with_their_units() {
         let text = "[put]\nreason = \"the issue\"\nmax = { heap = \"4 MiB\", open_us = 300, x_ratio = 1.05 }\n\
-                    min = { x_ratio = 0.95 }\nslope = { heap = 0.002 }\n";
+                    min = { x_ratio = 0.95 }\nslope = { heap = 0.002 }\nnoise = { heap = \"8 MiB\" }\n";
         let ceilings = Ceilings::parse(text).unwrap();
         let put = ceilings.of("put").unwrap();
         assert_eq!(put.limits["heap"], 4_194_304.0);
         assert_eq!(put.limits["open_us"], 300.0);
         assert_eq!(put.floors["x_ratio"], 0.95);
         assert_eq!(put.slopes["heap"], 0.002);
+        assert_eq!(put.noise["heap"], 8_388_608.0);
         assert!(!put.must_fail);
         assert_eq!(show("heap", put.limits["heap"]), "4.0 MiB");
         assert_eq!(show("open_us", 299.6), "300 us");

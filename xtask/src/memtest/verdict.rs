@@ -65,10 +65,12 @@ fn growing(ceiling: &Ceiling, runs: &[Run]) -> Vec<String> {
         if let (Some(before), Some(after)) =
             (smallest.metrics.get(metric), largest.metrics.get(metric))
         {
-            let slope = (after - before) / grown;
+            let noise = ceiling.noise.get(metric).copied().unwrap_or_default();
+            let slope = (after - before - noise) / grown;
             if slope > bound {
+                let (before, after) = (show(metric, *before), show(metric, *after));
                 problems.push(format!(
-                    "{metric} grows by {slope:.4} bytes per byte, more than {bound}"
+                    "{metric} grows with the source, from {before} to {after}"
                 ));
             }
         }
@@ -138,7 +140,24 @@ mod tests {
         );
         assert_eq!(
             problems,
-            ["put: heap grows by 0.0104 bytes per byte, more than 0.004"]
+            ["put: heap grows with the source, from 1.0 MiB to 3.0 MiB"]
+        );
+    }
+
+    #[test]
+    fn growth_within_the_noise_is_no_trend() {
+        let noise = BTreeMap::from([("heap".to_owned(), 2.0 * MIB)]);
+        let ceiling = Ceiling {
+            noise,
+            ..ceiling(false)
+        };
+        assert_eq!(
+            judge("put", &ceiling, &[run(64, 1.0), run(256, 3.0)]),
+            [""; 0]
+        );
+        assert_eq!(
+            judge("put", &ceiling, &[run(64, 0.1), run(256, 3.0)]).len(),
+            1
         );
     }
 

@@ -140,16 +140,31 @@ pub(crate) fn argument() -> String {
     std::env::var("CK_TEST_ARGUMENT").unwrap()
 }
 
+/// A child process that does not outlive the test, however that ends.
+pub(crate) struct Process(pub(crate) Child);
+
+impl Process {
+    pub(crate) fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Starts this test program again, to run the one test `name` in `role`.
-pub(crate) fn spawn(name: &str, role: &str, argument: impl AsRef<std::ffi::OsStr>) -> Child {
-    prepare(
-        Command::new(std::env::current_exe().unwrap()),
-        name,
-        role,
-        argument,
-    )
-    .spawn()
-    .unwrap()
+pub(crate) fn spawn(name: &str, role: &str, argument: impl AsRef<std::ffi::OsStr>) -> Process {
+    let command = Command::new(std::env::current_exe().unwrap());
+    Process(prepare(command, name, role, argument).spawn().unwrap())
 }
 
 /// As [`spawn`], with mounts of its own and the rights to make them.
@@ -157,16 +172,15 @@ pub(crate) fn spawn_with_mounts(
     name: &str,
     role: &str,
     argument: impl AsRef<std::ffi::OsStr>,
-) -> Child {
+) -> Process {
     let mut command = Command::new("unshare");
     command.arg("--mount");
     if !rustix::process::geteuid().is_root() {
         command.args(["--user", "--map-root-user"]);
     }
     command.arg(std::env::current_exe().unwrap());
-    prepare(command, name, role, argument)
-        .spawn()
-        .expect("`unshare` of util-linux is installed")
+    let child = prepare(command, name, role, argument).spawn();
+    Process(child.expect("`unshare` of util-linux is installed"))
 }
 
 fn prepare(
@@ -185,8 +199,8 @@ fn prepare(
 }
 
 #[track_caller]
-pub(crate) fn succeeds(mut child: Child) {
-    let status = child.wait().unwrap();
+pub(crate) fn succeeds(mut child: Process) {
+    let status = child.0.wait().unwrap();
     assert!(status.success(), "the child failed: {status}");
 }
 

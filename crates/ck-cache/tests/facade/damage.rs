@@ -5,7 +5,11 @@ use super::support::{Fixture, batch, numbers, plain, store_in};
 /// Puts a table of some hundred KiB and flips a bit in the middle, where the columns are.
 fn damaged() -> Fixture {
     let fixture = Fixture::new();
-    let _ = fixture.cache.blocking().put_table("t", batch(0, 50_000), &plain()).unwrap();
+    let _ = fixture
+        .cache
+        .blocking()
+        .put_table("t", batch(0, 50_000), &plain())
+        .unwrap();
     fixture.damage(|bytes| {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 0x10;
@@ -66,7 +70,10 @@ fn verify_reports_damage_and_removes_nothing() {
 fn full_verification_finds_damage_when_the_table_is_opened() {
     let fixture = damaged();
     let store = store_in(&fixture.dir, "");
-    let cache = Cache::builder(store).verification(Verification::Full).build().blocking();
+    let cache = Cache::builder(store)
+        .verification(Verification::Full)
+        .build()
+        .blocking();
     assert!(cache.open_table("t").unwrap().is_none());
     assert_eq!(cache.stats().corrupt, 1);
 }

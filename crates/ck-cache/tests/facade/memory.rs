@@ -8,7 +8,10 @@ use super::support::{Fixture, batch, store_in};
 const BATCH_BYTES: usize = 64 << 10;
 
 fn options() -> PutOptions {
-    PutOptions::new().with_compression(Compression::Lz4).with_batch_bytes(BATCH_BYTES).with_workers(2)
+    PutOptions::new()
+        .with_compression(Compression::Lz4)
+        .with_batch_bytes(BATCH_BYTES)
+        .with_workers(2)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -35,7 +38,13 @@ async fn concurrent_operations_never_hold_more_than_the_budget_and_all_succeed()
         let cache = cache.clone();
         tasks.spawn(async move {
             let key = format!("t{task}");
-            assert!(cache.put_table(&*key, batch(task, 50_000), &options()).await.unwrap().is_stored());
+            assert!(
+                cache
+                    .put_table(&*key, batch(task, 50_000), &options())
+                    .await
+                    .unwrap()
+                    .is_stored()
+            );
             let table = cache.open_table(&*key).await.unwrap().unwrap();
             assert_eq!(table.read_all().await.unwrap().len(), table.num_batches());
         });
@@ -53,11 +62,21 @@ async fn concurrent_operations_never_hold_more_than_the_budget_and_all_succeed()
 fn options_beyond_the_whole_budget_are_refused_at_once() {
     let fixture = Fixture::new();
     let store = store_in(&fixture.dir, "");
-    let cache = Cache::builder(store).memory_budget_bytes(BATCH_BYTES as u64).build().blocking();
-    let error = cache.put_table("t", batch(0, 50_000), &options()).unwrap_err();
+    let cache = Cache::builder(store)
+        .memory_budget_bytes(BATCH_BYTES as u64)
+        .build()
+        .blocking();
+    let error = cache
+        .put_table("t", batch(0, 50_000), &options())
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TooLarge);
     assert!(cache.list(None).unwrap().entries.is_empty());
     // A table smaller than that holds no more than itself.
-    assert!(cache.put_table("t", batch(0, 100), &options()).unwrap().is_stored());
+    assert!(
+        cache
+            .put_table("t", batch(0, 100), &options())
+            .unwrap()
+            .is_stored()
+    );
     assert!(cache.get_table("t").unwrap().is_some());
 }

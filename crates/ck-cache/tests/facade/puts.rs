@@ -42,7 +42,14 @@ impl Stream for Batches {
 }
 
 async fn put_old(fixture: &Fixture) {
-    assert!(fixture.cache.put_table("t", batch(42, 3), &plain()).await.unwrap().is_stored());
+    assert!(
+        fixture
+            .cache
+            .put_table("t", batch(42, 3), &plain())
+            .await
+            .unwrap()
+            .is_stored()
+    );
 }
 
 async fn assert_old_is_there(fixture: &Fixture) {
@@ -56,9 +63,15 @@ async fn assert_old_is_there(fixture: &Fixture) {
 async fn an_async_stream_is_stored() {
     let fixture = Fixture::new();
     for compression in [Compression::None, Compression::Zstd(1)] {
-        let source = Batches { left: 50, then: Then::End };
+        let source = Batches {
+            left: 50,
+            then: Then::End,
+        };
         let options = plain().with_compression(compression);
-        let outcome = fixture.cache.put_stream("t", batch(0, 1).schema(), source, &options).await;
+        let outcome = fixture
+            .cache
+            .put_stream("t", batch(0, 1).schema(), source, &options)
+            .await;
         assert!(outcome.unwrap().is_stored());
         let found = fixture.cache.get_table("t").await.unwrap().unwrap();
         assert_eq!(found.num_rows(), 500_000);
@@ -69,16 +82,37 @@ async fn an_async_stream_is_stored() {
 async fn a_source_that_fails_midway_leaves_the_old_entry() {
     let fixture = Fixture::new();
     put_old(&fixture).await;
-    let source = Batches { left: 20, then: Then::Fail };
-    let error = fixture.cache.put_stream("t", batch(0, 1).schema(), source, &plain()).await.unwrap_err();
+    let source = Batches {
+        left: 20,
+        then: Then::Fail,
+    };
+    let error = fixture
+        .cache
+        .put_stream("t", batch(0, 1).schema(), source, &plain())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Permanent);
-    assert!(error.to_string().contains("no more") && error.to_string().contains("key: t"), "{error}");
+    assert!(
+        error.to_string().contains("no more") && error.to_string().contains("key: t"),
+        "{error}"
+    );
     assert_old_is_there(&fixture).await;
 
-    let ours = || Err(ArrowError::ExternalError(Box::new(Error::new(ErrorKind::Timeout, "slow"))));
-    let batches = (0..20).map(|n| Ok(batch(n, 10_000))).chain(std::iter::once_with(ours));
+    let ours = || {
+        Err(ArrowError::ExternalError(Box::new(Error::new(
+            ErrorKind::Timeout,
+            "slow",
+        ))))
+    };
+    let batches = (0..20)
+        .map(|n| Ok(batch(n, 10_000)))
+        .chain(std::iter::once_with(ours));
     let reader = RecordBatchIterator::new(batches, batch(0, 1).schema());
-    let error = fixture.cache.put_reader("t", reader, &plain()).await.unwrap_err();
+    let error = fixture
+        .cache
+        .put_reader("t", reader, &plain())
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("slow"), "{error}");
     assert_old_is_there(&fixture).await;
 }
@@ -88,9 +122,17 @@ async fn a_dropped_put_leaves_the_old_entry_and_no_file() {
     let fixture = Fixture::new();
     put_old(&fixture).await;
     for compression in [Compression::None, Compression::Lz4] {
-        let source = Batches { left: 30, then: Then::Hang };
+        let source = Batches {
+            left: 30,
+            then: Then::Hang,
+        };
         let options = plain().with_compression(compression);
-        let mut put = Box::pin(fixture.cache.put_stream("t", batch(0, 1).schema(), source, &options));
+        let mut put = Box::pin(fixture.cache.put_stream(
+            "t",
+            batch(0, 1).schema(),
+            source,
+            &options,
+        ));
         // Until it has begun to write.
         while fixture.temporary_files().is_empty() {
             tokio::select! {
@@ -116,11 +158,16 @@ async fn overlapping_puts_to_one_key_leave_one_of_the_values_whole() {
         let cache = fixture.cache.clone();
         tasks.spawn(async move {
             for _ in 0..5 {
-                let stored = cache.put_table("t", batch(writer * 1_000_000, 20_000), &plain()).await;
+                let stored = cache
+                    .put_table("t", batch(writer * 1_000_000, 20_000), &plain())
+                    .await;
                 assert!(stored.unwrap().is_stored());
                 let found = cache.get_table("t").await.unwrap().unwrap();
                 let numbers = numbers(found.batches());
-                assert_eq!(numbers, (numbers[0]..numbers[0] + 20_000).collect::<Vec<_>>());
+                assert_eq!(
+                    numbers,
+                    (numbers[0]..numbers[0] + 20_000).collect::<Vec<_>>()
+                );
             }
         });
     }
@@ -169,7 +216,13 @@ fn options_out_of_range_are_misuse() {
 fn a_reader_that_panics_passes_its_panic_on_and_stores_nothing() {
     let fixture = Fixture::new();
     let cache = fixture.cache.blocking();
-    let batches = (0..3).map(|n| if n < 2 { Ok(batch(n, 10_000)) } else { panic!("in the source") });
+    let batches = (0..3).map(|n| {
+        if n < 2 {
+            Ok(batch(n, 10_000))
+        } else {
+            panic!("in the source")
+        }
+    });
     let reader = RecordBatchIterator::new(batches, batch(0, 1).schema());
     let put = std::panic::AssertUnwindSafe(|| cache.put_reader("t", reader, &plain()));
     let panic = std::panic::catch_unwind(put).unwrap_err();

@@ -34,14 +34,23 @@ impl Fixture {
     }
 
     fn files(&self, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
-        let files = self.dir.path().read_dir().unwrap().map(|file| file.unwrap().path());
-        files.filter(|path| wanted(path.file_name().unwrap().to_str().unwrap())).collect()
+        let files = self
+            .dir
+            .path()
+            .read_dir()
+            .unwrap()
+            .map(|file| file.unwrap().path());
+        files
+            .filter(|path| wanted(path.file_name().unwrap().to_str().unwrap()))
+            .collect()
     }
 
     /// Changes the bytes of the only entry's file.
     pub(crate) fn damage(&self, change: impl FnOnce(&mut Vec<u8>)) {
         let files = self.entry_files();
-        let [path] = files.as_slice() else { panic!("{files:?}") };
+        let [path] = files.as_slice() else {
+            panic!("{files:?}")
+        };
         let mut bytes = std::fs::read(path).unwrap();
         change(&mut bytes);
         // Like a disk would: under the name, not aside.
@@ -57,26 +66,35 @@ pub(crate) fn store_in(dir: &TempDir, query: &str) -> Arc<dyn Backend> {
 /// `rows` rows from `first` on: numbers, and text that compresses.
 pub(crate) fn batch(first: i64, rows: i64) -> RecordBatch {
     let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(first..first + rows));
-    let text: ArrayRef =
-        Arc::new(StringArray::from_iter_values((first..first + rows).map(|n| format!("text {}", n % 7))));
+    let text: ArrayRef = Arc::new(StringArray::from_iter_values(
+        (first..first + rows).map(|n| format!("text {}", n % 7)),
+    ));
     RecordBatch::try_from_iter([("number", numbers), ("text", text)]).unwrap()
 }
 
 /// A table of several batches.
 pub(crate) fn table(rows_per_batch: i64, batches: i64) -> Table {
-    let batches: Vec<_> = (0..batches).map(|n| batch(n * rows_per_batch, rows_per_batch)).collect();
+    let batches: Vec<_> = (0..batches)
+        .map(|n| batch(n * rows_per_batch, rows_per_batch))
+        .collect();
     Table::new(batches[0].schema(), batches).unwrap()
 }
 
 /// No compression, small batches.
 pub(crate) fn plain() -> PutOptions {
-    PutOptions::new().with_compression(Compression::None).with_batch_bytes(64 << 10)
+    PutOptions::new()
+        .with_compression(Compression::None)
+        .with_batch_bytes(64 << 10)
 }
 
 /// The numbers of a table, however it is cut into batches.
 pub(crate) fn numbers(batches: &[RecordBatch]) -> Vec<i64> {
     use arrow_array::cast::AsArray;
     use arrow_array::types::Int64Type;
-    let columns = batches.iter().map(|batch| batch.column_by_name("number").unwrap());
-    columns.flat_map(|column| column.as_primitive::<Int64Type>().values().to_vec()).collect()
+    let columns = batches
+        .iter()
+        .map(|batch| batch.column_by_name("number").unwrap());
+    columns
+        .flat_map(|column| column.as_primitive::<Int64Type>().values().to_vec())
+        .collect()
 }

@@ -18,7 +18,10 @@ fn a_table_comes_back_as_it_was_put_whatever_the_compression() {
         assert_eq!(found.schema(), table.schema());
         assert_eq!(numbers(found.batches()), numbers(table.batches()));
         let text = |table: &Table| -> Vec<String> {
-            let columns = table.batches().iter().map(|batch| batch.column(1).as_string::<i32>());
+            let columns = table
+                .batches()
+                .iter()
+                .map(|batch| batch.column(1).as_string::<i32>());
             columns.flatten().flatten().map(str::to_owned).collect()
         };
         assert_eq!(text(&found), text(&table));
@@ -32,7 +35,12 @@ fn an_empty_table_keeps_its_schema() {
     let fixture = Fixture::new();
     let cache = fixture.cache.blocking();
     let empty = Table::new(batch(0, 1).schema(), Vec::new()).unwrap();
-    assert!(cache.put_table("empty", &empty, &PutOptions::new()).unwrap().is_stored());
+    assert!(
+        cache
+            .put_table("empty", &empty, &PutOptions::new())
+            .unwrap()
+            .is_stored()
+    );
     let found = cache.get_table("empty").unwrap().unwrap();
     assert_eq!((found.schema(), found.num_rows()), (empty.schema(), 0));
 }
@@ -44,16 +52,26 @@ fn views_read_the_columns_and_rows_they_show() {
     let _ = cache.put_table("t", table(10_000, 4), &plain()).unwrap();
     let table = cache.open_table("t").unwrap().unwrap();
     assert_eq!(table.num_rows(), 40_000);
-    let view = table.select(&["text", "number"]).unwrap().rows(9_990..10_010).unwrap();
+    let view = table
+        .select(&["text", "number"])
+        .unwrap()
+        .rows(9_990..10_010)
+        .unwrap();
     assert_eq!(view.schema().field(0).name(), "text");
-    assert_eq!(numbers(&view.read_all().unwrap()), (9_990..10_010).collect::<Vec<_>>());
+    assert_eq!(
+        numbers(&view.read_all().unwrap()),
+        (9_990..10_010).collect::<Vec<_>>()
+    );
     let view = table.project(&[0]).unwrap();
     let streamed: Vec<_> = view.batches().map(Result::unwrap).collect();
     assert_eq!(streamed.len(), view.num_batches());
     assert_eq!(numbers(&streamed), (0..40_000).collect::<Vec<_>>());
     assert!(streamed.iter().all(|batch| batch.num_columns() == 1));
 
-    assert_eq!(table.select(&["price"]).unwrap_err().kind(), ErrorKind::Misuse);
+    assert_eq!(
+        table.select(&["price"]).unwrap_err().kind(),
+        ErrorKind::Misuse
+    );
     assert_eq!(table.rows(0..40_001).unwrap_err().kind(), ErrorKind::Misuse);
 }
 
@@ -65,7 +83,10 @@ fn an_open_table_outlives_its_replacement_and_removal() {
     let old = cache.open_table("t").unwrap().unwrap();
     let _ = cache.put_table("t", batch(7, 50_000), &plain()).unwrap();
     assert!(cache.remove("t").unwrap());
-    assert_eq!(numbers(&old.read_all().unwrap()), (0..50_000).collect::<Vec<_>>());
+    assert_eq!(
+        numbers(&old.read_all().unwrap()),
+        (0..50_000).collect::<Vec<_>>()
+    );
     assert!(cache.get_table("t").unwrap().is_none());
     assert_eq!(cache.stats().misses, 1);
 }
@@ -74,15 +95,20 @@ fn an_open_table_outlives_its_replacement_and_removal() {
 fn listings_tell_keys_and_stat_touch_and_remove_work_on_them() {
     let fixture = Fixture::new();
     let cache = fixture.cache.blocking();
-    let long = "k".repeat(2000);
+    let long = "k".repeat(1024);
     let keys = ["a", "größe/ключ 🗝", "", &long];
     for key in keys {
-        let _ = cache.put_table(key, batch(0, 10), &PutOptions::new()).unwrap();
+        let _ = cache
+            .put_table(key, batch(0, 10), &PutOptions::new())
+            .unwrap();
     }
     let _ = cache.put_bytes("bytes", "b", &PutOptions::new()).unwrap();
     let page = cache.list(None).unwrap();
-    let mut found: Vec<_> =
-        page.entries.iter().map(|entry| entry.key.clone().unwrap().as_str().to_owned()).collect();
+    let mut found: Vec<_> = page
+        .entries
+        .iter()
+        .map(|entry| entry.key.clone().unwrap().as_str().to_owned())
+        .collect();
     found.sort();
     let mut expected = [&keys[..], &["bytes"]].concat();
     expected.sort_unstable();
@@ -92,11 +118,20 @@ fn listings_tell_keys_and_stat_touch_and_remove_work_on_them() {
     assert!(info.expiry.is_never());
     assert!(cache.touch("a", Some(Duration::from_secs(100))).unwrap());
     assert!(!cache.touch("missing", None).unwrap());
-    let left = cache.stat("a").unwrap().unwrap().expiry.remaining().unwrap();
+    let left = cache
+        .stat("a")
+        .unwrap()
+        .unwrap()
+        .expiry
+        .remaining()
+        .unwrap();
     assert!((90..=100).contains(&left.as_secs()), "{left:?}");
     assert!(cache.touch("a", None).unwrap());
     assert!(cache.stat("a").unwrap().unwrap().expiry.is_never());
-    assert_eq!(cache.touch("a", Some(Duration::ZERO)).unwrap_err().kind(), ErrorKind::Misuse);
+    assert_eq!(
+        cache.touch("a", Some(Duration::ZERO)).unwrap_err().kind(),
+        ErrorKind::Misuse
+    );
 
     assert!(cache.verify("a").unwrap());
     assert!(!cache.verify("missing").unwrap());
@@ -106,6 +141,23 @@ fn listings_tell_keys_and_stat_touch_and_remove_work_on_them() {
     assert!(cache.stat("a").unwrap().is_none());
     let _ = cache.prune().unwrap();
     assert_eq!(cache.usage().unwrap().entries, 4);
+}
+
+#[test]
+fn keys_beyond_one_kib_work_but_are_not_listed() {
+    let fixture = Fixture::new();
+    let cache = fixture.cache.blocking();
+    let table_key = "t".repeat(1025);
+    let bytes_key = "b".repeat(100_000);
+    let _ = cache
+        .put_table(&*table_key, batch(0, 10), &plain())
+        .unwrap();
+    let _ = cache.put_bytes(&*bytes_key, "b", &plain()).unwrap();
+    assert!(cache.get_table(&*table_key).unwrap().is_some());
+    assert!(cache.get_bytes(&*bytes_key).unwrap().is_some());
+    let page = cache.list(None).unwrap();
+    assert_eq!(page.entries.len(), 2);
+    assert!(page.entries.iter().all(|entry| entry.key.is_none()));
 }
 
 #[test]

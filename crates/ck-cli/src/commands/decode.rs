@@ -34,9 +34,14 @@ pub(crate) fn run(args: &DecodeArgs) -> Result<(), Failure> {
             }
             Some(path) => {
                 let batches = table.batches();
-                let rows = output::write(path, &table.schema(), batches, &mut false).map_err(named)?;
+                let rows =
+                    output::write(path, &table.schema(), batches, &mut false).map_err(named)?;
                 if path.as_os_str() != "-" {
-                    eprintln!("wrote {}: {}", path.display(), human::count(rows, "row", "rows"));
+                    eprintln!(
+                        "wrote {}: {}",
+                        path.display(),
+                        human::count(rows, "row", "rows")
+                    );
                 }
                 Ok(())
             }
@@ -47,9 +52,10 @@ pub(crate) fn run(args: &DecodeArgs) -> Result<(), Failure> {
 /// Says which file it is about.
 fn named(failure: Failure, path: &Path) -> Failure {
     match failure {
-        Failure::Told(status, message) => {
-            Failure::new(status, format_args!("cannot decode {}: {message}", path.display()))
-        }
+        Failure::Told(status, message) => Failure::new(
+            status,
+            format_args!("cannot decode {}: {message}", path.display()),
+        ),
         Failure::BrokenPipe => Failure::BrokenPipe,
     }
 }

@@ -21,7 +21,9 @@ use crate::failure::{Failure, Status};
 use crate::store::{Store, cache_home, file_url};
 use crate::{human, progress};
 
-/// What is left of a machine's memory to everything else.
+/// The generator's pool of text.
+const TEXT_POOL_BYTES: u64 = 300 << 20;
+/// What is left of a machine's memory and disk to everything else.
 const SPARE_BYTES: u64 = 256 << 20;
 
 /// A line of the table at the end.
@@ -42,27 +44,47 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     if size < 1 << 20 {
         return Err(Failure::usage("the table of the demo needs at least 1MiB"));
     }
+    machine::give_freed_memory_back();
     let base = match &args.dir {
         Some(dir) => dir.clone(),
         None => cache_home()?,
     };
     let dir = private_dir(&base)?;
     check_room(size, dir.path())?;
-    let url = format!("{}?limit_bytes={}", file_url(dir.path()), size.saturating_mul(4).max(1 << 30));
+    let url = format!(
+        "{}?limit_bytes={}",
+        file_url(dir.path()),
+        size.saturating_mul(4).max(1 << 30)
+    );
     let cache = Store::new(Some(url.clone())).open()?;
 
-    say(&format!("making TPC-H lineitem, {} in memory: the table to cache", human::bytes(size)));
+    say(&format!(
+        "making TPC-H lineitem, {} in memory: the table to cache",
+        human::bytes(size)
+    ));
     let started = Instant::now();
     let peak = Peak::start();
     let table = generate::lineitem(size)?;
     let bytes = ck_arrow::retained_bytes(table.batches()) as u64;
     let sum = step::sum_of(table.batches())?;
     let rows = table.num_rows();
-    let mut lines = vec![line("make the source table", started.elapsed(), Some(bytes), &peak)];
+    let mut lines = vec![line(
+        "make the source table",
+        started.elapsed(),
+        Some(bytes),
+        &peak,
+    )];
     say(&format!("{rows} rows, {}", human::bytes(bytes)));
 
     let plain = PutOptions::new().with_compression(Compression::None);
-    lines.push(put(&cache, "plain", "put, uncompressed", &table, &plain, bytes)?);
+    lines.push(put(
+        &cache,
+        "plain",
+        "put, uncompressed",
+        &table,
+        &plain,
+        bytes,
+    )?);
     let packed = PutOptions::new().with_compression(Compression::ZSTD);
     lines.push(put(&cache, "zstd", "put, zstd", &table, &packed, bytes)?);
     drop(table);
@@ -72,14 +94,19 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     for step in &step::STEPS {
         let found = run_fresh(&url, step.name, step.key)?;
         let wrong = (step.sums && found.sum.as_deref() != Some(&sum.to_string()))
-            || found.rows.is_some_and(|found| found != rows && step.all_rows);
+            || found
+                .rows
+                .is_some_and(|found| found != rows && step.all_rows);
         if wrong {
             return Err(Failure::new(
                 Status::Corrupt,
                 format_args!("step {:?} read something else than was stored", step.title),
             ));
         }
-        lines.push(Line { step: step.title, ..found.line });
+        lines.push(Line {
+            step: step.title,
+            ..found.line
+        });
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -91,16 +118,24 @@ fn private_dir(base: &Path) -> Result<tempfile::TempDir, Failure> {
     let cannot = |error: io::Error| {
         Failure::new(
             Status::Store,
-            format_args!("cannot make a directory in {}: {error}; choose another with --dir", base.display()),
+            format_args!(
+                "cannot make a directory in {}: {error}; choose another with --dir",
+                base.display()
+            ),
         )
     };
     std::fs::create_dir_all(base).map_err(cannot)?;
-    tempfile::Builder::new().prefix("ck-demo-").tempdir_in(base).map_err(cannot)
+    tempfile::Builder::new()
+        .prefix("ck-demo-")
+        .tempdir_in(base)
+        .map_err(cannot)
 }
 
 /// The table lies in memory once, and in the store twice.
 fn check_room(size: u64, dir: &Path) -> Result<(), Failure> {
-    let memory = size.saturating_add(size / 4).saturating_add(SPARE_BYTES);
+    let memory = size
+        .saturating_add(size / 4)
+        .saturating_add(TEXT_POOL_BYTES + SPARE_BYTES);
     if let Some(available) = machine::available_memory().filter(|available| *available < memory) {
         return Err(Failure::other(format_args!(
             "the demo holds its table in memory and needs {}, but {} are available; choose a smaller --size",
@@ -136,13 +171,23 @@ fn put(
     let line = line(title, started.elapsed(), Some(bytes), &peak);
     bar.finish_and_clear();
     let stored = stored.map_err(|error| Failure::new(Status::Store, error))?;
-    say(&format!("{title}: {} in {}", human::bytes(stored), human::seconds(line.time)));
+    say(&format!(
+        "{title}: {} in {}",
+        human::bytes(stored),
+        human::seconds(line.time)
+    ));
     Ok(line)
 }
 
 fn line(step: &'static str, time: Duration, bytes: Option<u64>, peak: &Peak) -> Line {
     let (peak, mapped) = peak.stop();
-    Line { step, time, bytes, peak, mapped }
+    Line {
+        step,
+        time,
+        bytes,
+        peak,
+        mapped,
+    }
 }
 
 /// What a step in another process says of itself.
@@ -186,7 +231,9 @@ fn print(lines: &[Line], cache: &Cache, table_bytes: u64) -> Result<(), Failure>
     let rows: Vec<[String; 5]> = lines
         .iter()
         .map(|line| {
-            let rate = line.bytes.map(|bytes| bytes as f64 / line.time.as_secs_f64() / 1e9);
+            let rate = line
+                .bytes
+                .map(|bytes| bytes as f64 / line.time.as_secs_f64() / 1e9);
             [
                 line.step.to_owned(),
                 human::seconds(line.time),
@@ -197,7 +244,11 @@ fn print(lines: &[Line], cache: &Cache, table_bytes: u64) -> Result<(), Failure>
         })
         .collect();
     let mut out = io::stdout().lock();
-    print_table(&mut out, ["step", "time", "GB/s", "peak memory", "of it mapped"], &rows)?;
+    print_table(
+        &mut out,
+        ["step", "time", "GB/s", "peak memory", "of it mapped"],
+        &rows,
+    )?;
     writeln!(out)?;
     let usage = cache.usage()?;
     writeln!(
@@ -208,8 +259,9 @@ fn print(lines: &[Line], cache: &Cache, table_bytes: u64) -> Result<(), Failure>
     )?;
     writeln!(
         out,
-        "peak memory: resident above the start of the step, so above the source table for puts; \
-         GB/s of table data; files are in the page cache"
+        "peak memory: resident above where the step began, so above the source table for puts; \
+         mapped pages, of the store and of the program itself, are the kernel's to take back\n\
+         GB/s: bytes of table data; all files are in the page cache"
     )?;
     Ok(())
 }

@@ -25,7 +25,11 @@ pub(crate) fn run(store: &Store, args: &JsonArgs) -> Result<(), Failure> {
         writeln!(out, "{usage}")?;
         return Ok(());
     }
-    let of = |limit: Option<String>| limit.map(|limit| format!(" of {limit}")).unwrap_or_default();
+    let of = |limit: Option<String>| {
+        limit
+            .map(|limit| format!(" of {limit}"))
+            .unwrap_or_default()
+    };
     writeln!(out, "store          {url}")?;
     let limit = of(usage.limit_entries.map(|limit| limit.to_string()));
     writeln!(out, "entries        {}{limit}", usage.entries)?;

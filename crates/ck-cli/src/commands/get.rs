@@ -1,5 +1,5 @@
 use ck_cache::blocking::{Cache, CachedTable};
-use ck_cache::ErrorKind;
+use ck_cache::{Error, ErrorKind};
 
 use crate::args::{GetArgs, Selection};
 use crate::failure::{Failure, Status};
@@ -12,7 +12,7 @@ pub(crate) fn run(store: &Store, args: &GetArgs) -> Result<(), Failure> {
     let table = match cache.open_table(args.key.as_str()) {
         Ok(Some(table)) => select(table, &args.selection)?,
         Ok(None) => return Err(miss(&cache, &args.key)),
-        Err(error) if error.kind() == ErrorKind::Unsupported => return bytes(&cache, args),
+        Err(error) if error.kind() == ErrorKind::Unsupported => return bytes(&cache, args, error),
         Err(error) => return Err(error.into()),
     };
     let mut handed_out = false;
@@ -20,9 +20,9 @@ pub(crate) fn run(store: &Store, args: &GetArgs) -> Result<(), Failure> {
         None => {
             let shown = table.num_rows().min(preview::ROWS);
             let first = table.rows(0..shown)?.read_all();
-            first.map_err(Failure::from).and_then(|first| {
-                preview::print(table.schema(), &first, table.num_rows())
-            })
+            first
+                .map_err(Failure::from)
+                .and_then(|first| preview::print(table.schema(), &first, table.num_rows()))
         }
         Some(path) => {
             let bar = progress::rows("reading");
@@ -63,12 +63,18 @@ pub(crate) fn select(table: CachedTable, selection: &Selection) -> Result<Cached
 }
 
 /// An entry that is no table.
-fn bytes(cache: &Cache, args: &GetArgs) -> Result<(), Failure> {
-    let Some(bytes) = cache.get_bytes(args.key.as_str())? else {
-        return Err(miss(cache, &args.key));
+fn bytes(cache: &Cache, args: &GetArgs, no_table: Error) -> Result<(), Failure> {
+    let bytes = match cache.get_bytes(args.key.as_str()) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Err(miss(cache, &args.key)),
+        // A table after all, but one that cannot be read: the first error says why.
+        Err(error) if error.kind() == ErrorKind::Unsupported => return Err(no_table.into()),
+        Err(error) => return Err(error.into()),
     };
     if args.selection.columns.is_some() || args.selection.rows.is_some() {
-        return Err(Failure::usage("the entry is no table: it has neither columns nor rows"));
+        return Err(Failure::usage(
+            "the entry is no table: it has neither columns nor rows",
+        ));
     }
     match &args.output {
         None => preview::print_bytes(bytes.len(), None),

@@ -37,7 +37,11 @@ pub(crate) fn run(store: &Store, args: &KeyArgs) -> Result<(), Failure> {
                 });
                 writeln!(out, "{found:#}")?;
             } else {
-                writeln!(out, "{} of the serializer {serializer:?}", human::bytes(bytes.len() as u64))?;
+                writeln!(
+                    out,
+                    "{} of the serializer {serializer:?}",
+                    human::bytes(bytes.len() as u64)
+                )?;
                 writeln!(out, "header: {header}")?;
             }
         }
@@ -75,7 +79,10 @@ fn to_json(key: &str, entry: &dyn EntryReader, table: &TableReader) -> Value {
         })
     });
     let blocks = |blocks: &[BlockLayout], schema: Option<&Schema>| -> Vec<Value> {
-        blocks.iter().map(|block| block_json(block, schema)).collect()
+        blocks
+            .iter()
+            .map(|block| block_json(block, schema))
+            .collect()
     };
     json!({
         "key": key,
@@ -112,19 +119,40 @@ fn block_json(block: &BlockLayout, schema: Option<&Schema>) -> Value {
 
 fn names<'a>(schema: &'a Schema, unit: &UnitLayout) -> Vec<&'a str> {
     let fields = schema.fields();
-    unit.columns.clone().filter_map(|place| fields.get(place)).map(|field| field.name().as_str()).collect()
+    unit.columns
+        .clone()
+        .filter_map(|place| fields.get(place))
+        .map(|field| field.name().as_str())
+        .collect()
 }
 
-fn print(out: &mut impl Write, entry: &dyn EntryReader, table: &TableReader) -> Result<(), Failure> {
+fn print(
+    out: &mut impl Write,
+    entry: &dyn EntryReader,
+    table: &TableReader,
+) -> Result<(), Failure> {
     let layout = table.layout();
     let schema = table.schema();
-    writeln!(out, "size        {} ({} bytes)", human::bytes(entry.len()), entry.len())?;
+    writeln!(
+        out,
+        "size        {} ({} bytes)",
+        human::bytes(entry.len()),
+        entry.len()
+    )?;
     writeln!(out, "expires in  {}", human::expires_in(entry.expiry()))?;
     writeln!(out, "rows        {}", table.num_rows())?;
-    let hashes = if layout.is_sealed { "per column and batch" } else { "none per column" };
+    let hashes = if layout.is_sealed {
+        "per column and batch"
+    } else {
+        "none per column"
+    };
     writeln!(out, "hashes      {hashes}")?;
     match &layout.header {
-        Some(header) => writeln!(out, "header      {}", human::printable(&header_json(header).to_string()))?,
+        Some(header) => writeln!(
+            out,
+            "header      {}",
+            human::printable(&header_json(header).to_string())
+        )?,
         None => writeln!(out, "header      none: a bare payload")?,
     }
 
@@ -134,14 +162,20 @@ fn print(out: &mut impl Write, entry: &dyn EntryReader, table: &TableReader) -> 
         .iter()
         .map(|field| {
             let nullable = if field.is_nullable() { "nullable" } else { "" };
-            [human::printable(field.name()), field.data_type().to_string(), nullable.to_owned()]
+            [
+                human::printable(field.name()),
+                field.data_type().to_string(),
+                nullable.to_owned(),
+            ]
         })
         .collect();
     print_table(out, ["column", "type", ""], &columns)?;
 
     let mut units: BTreeMap<(usize, usize), (u64, u64)> = BTreeMap::new();
     for unit in layout.batches.iter().flat_map(|batch| &batch.units) {
-        let sum = units.entry((unit.columns.start, unit.columns.end)).or_default();
+        let sum = units
+            .entry((unit.columns.start, unit.columns.end))
+            .or_default();
         *sum = (sum.0 + unit.bytes, sum.1 + 1);
     }
     if !units.is_empty() {
@@ -163,7 +197,10 @@ fn print(out: &mut impl Write, entry: &dyn EntryReader, table: &TableReader) -> 
         print_table(out, ["hashed together", "size", "hashes"], &rows)?;
     }
 
-    for (what, blocks) in [("batch", &layout.batches), ("dictionary", &layout.dictionaries)] {
+    for (what, blocks) in [
+        ("batch", &layout.batches),
+        ("dictionary", &layout.dictionaries),
+    ] {
         if blocks.is_empty() {
             continue;
         }
@@ -182,7 +219,11 @@ fn print(out: &mut impl Write, entry: &dyn EntryReader, table: &TableReader) -> 
                 ]
             })
             .collect();
-        print_table(out, [what, "rows", "offset", "metadata", "body", "compression"], &rows)?;
+        print_table(
+            out,
+            [what, "rows", "offset", "metadata", "body", "compression"],
+            &rows,
+        )?;
     }
     Ok(())
 }

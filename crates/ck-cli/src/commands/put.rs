@@ -23,8 +23,11 @@ pub(crate) fn run(store: &Store, args: &PutArgs) -> Result<(), Failure> {
     }
     let bar = progress::rows("storing");
     let rows = Arc::new(AtomicU64::new(0));
-    let reader =
-        Counted { batches: input::open(&args.file)?, rows: Arc::clone(&rows), bar: bar.clone() };
+    let reader = Counted {
+        batches: input::open(&args.file)?,
+        rows: Arc::clone(&rows),
+        bar: bar.clone(),
+    };
     let outcome = cache.put_reader(args.key.as_str(), reader, &options);
     bar.finish_and_clear();
     match outcome? {

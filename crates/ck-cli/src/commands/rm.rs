@@ -14,5 +14,8 @@ pub(crate) fn run(store: &Store, args: &RmArgs) -> Result<(), Failure> {
     if missing.is_empty() {
         return Ok(());
     }
-    Err(Failure::new(Status::Miss, format_args!("no entry under {}", missing.join(", "))))
+    Err(Failure::new(
+        Status::Miss,
+        format_args!("no entry under {}", missing.join(", ")),
+    ))
 }

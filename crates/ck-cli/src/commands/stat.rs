@@ -18,7 +18,12 @@ pub(crate) fn run(store: &Store, args: &KeyArgs) -> Result<(), Failure> {
     }
     writeln!(out, "key         {}", human::printable(&args.key))?;
     writeln!(out, "id          {}", entry.id)?;
-    writeln!(out, "size        {} ({} bytes)", human::bytes(entry.bytes), entry.bytes)?;
+    writeln!(
+        out,
+        "size        {} ({} bytes)",
+        human::bytes(entry.bytes),
+        entry.bytes
+    )?;
     writeln!(out, "expires in  {}", human::expires_in(entry.expiry))?;
     writeln!(out, "last used   {}", human::ago(entry.last_used))?;
     Ok(())

@@ -55,7 +55,10 @@ fn all(cache: &Cache) -> Result<(), Failure> {
         0 => Ok(()),
         damaged => Err(Failure::new(
             Status::Corrupt,
-            format_args!("{}; remove with ck rm", human::count(damaged, "damaged entry", "damaged entries")),
+            format_args!(
+                "{}; remove with ck rm",
+                human::count(damaged, "damaged entry", "damaged entries")
+            ),
         )),
     }
 }
@@ -73,7 +76,9 @@ impl Found {
         let Some(key) = &entry.key else {
             // Without its key an entry cannot be opened, only its head be looked at.
             match ck_frame::probe(&entry.head, entry.bytes) {
-                Ok(_) => self.unknown.push(format!("{name}: its key is not recorded")),
+                Ok(_) => self
+                    .unknown
+                    .push(format!("{name}: its key is not recorded")),
                 Err(error) => self.damaged.push(format!("{name}: {error}")),
             }
             return Ok(());

@@ -13,7 +13,10 @@ const INFERRED_ROWS: usize = 10_000;
 pub(super) fn open(file: LocalFile) -> Result<Batches, Failure> {
     let path = file.path().to_owned();
     let unreadable = |error: &dyn std::fmt::Display| {
-        Failure::other(format_args!("cannot read {} as csv: {error}", path.display()))
+        Failure::other(format_args!(
+            "cannot read {} as csv: {error}",
+            path.display()
+        ))
     };
     let row_bytes = row_bytes(&file.head::<65536>()?);
     let mut file = file.into_file();

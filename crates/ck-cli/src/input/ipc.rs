@@ -34,7 +34,9 @@ pub(super) fn open_stdin() -> Result<Batches, Failure> {
         .fill_buf()
         .map_err(|error| Failure::other(format_args!("cannot read standard input: {error}")))?;
     if head.is_empty() {
-        return Err(Failure::other("standard input is empty, expected an Arrow IPC stream"));
+        return Err(Failure::other(
+            "standard input is empty, expected an Arrow IPC stream",
+        ));
     }
     if head.starts_with(b"ARROW1") || head.starts_with(b"PAR1") {
         return Err(Failure::other(
@@ -56,6 +58,13 @@ fn stream<R: Read + Send + 'static>(reader: R, path: &Path) -> Result<Batches, F
 
 /// A damaged input is no damaged entry.
 fn unreadable(path: &Path, error: &Error) -> Failure {
-    let hint = if error.kind() == ErrorKind::Corrupt { "; is the file complete?" } else { "" };
-    Failure::other(format_args!("cannot read {}: {error}{hint}", path.display()))
+    let hint = if error.kind() == ErrorKind::Corrupt {
+        "; is the file complete?"
+    } else {
+        ""
+    };
+    Failure::other(format_args!(
+        "cannot read {}: {error}{hint}",
+        path.display()
+    ))
 }

@@ -19,7 +19,10 @@ pub(super) fn open(file: LocalFile) -> Result<Batches, Failure> {
     let path = file.path().to_owned();
     let reader = RowGroups::open(file.into_file(), path.clone());
     let reader = reader.map_err(|error| {
-        Failure::other(format_args!("cannot read {} as parquet: {error}", path.display()))
+        Failure::other(format_args!(
+            "cannot read {} as parquet: {error}",
+            path.display()
+        ))
     })?;
     Ok(Box::new(reader))
 }
@@ -36,22 +39,37 @@ struct RowGroups {
 impl RowGroups {
     fn open(file: File, path: PathBuf) -> Result<Self, ParquetError> {
         let metadata = ArrowReaderMetadata::load(&file, Default::default())?;
-        Ok(Self { path, file, metadata, next: 0, current: None })
+        Ok(Self {
+            path,
+            file,
+            metadata,
+            next: 0,
+            current: None,
+        })
     }
 
     /// The reader of the next row group; `None` after the last.
     fn next_group(&mut self) -> Result<Option<ParquetRecordBatchReader>, ParquetError> {
         let groups = self.metadata.metadata().row_groups();
-        let Some(group) = groups.get(self.next) else { return Ok(None) };
-        let rows = usize::try_from(group.num_rows()).unwrap_or(usize::MAX).max(1);
+        let Some(group) = groups.get(self.next) else {
+            return Ok(None);
+        };
+        let rows = usize::try_from(group.num_rows())
+            .unwrap_or(usize::MAX)
+            .max(1);
         let stored = usize::try_from(group.total_byte_size()).unwrap_or(0);
         let index = self.next;
         self.next += 1;
 
         // Dictionaries make stored rows narrower than decoded ones, a sample may miss wide ones.
-        let mut sample = self.group(index, SAMPLE_ROWS.min(rows))?.with_limit(SAMPLE_ROWS).build()?;
+        let mut sample = self
+            .group(index, SAMPLE_ROWS.min(rows))?
+            .with_limit(SAMPLE_ROWS)
+            .build()?;
         let sampled = match sample.next() {
-            Some(batch) => batch?.columns().iter().map(decoded_bytes).sum::<usize>() / SAMPLE_ROWS.min(rows),
+            Some(batch) => {
+                batch?.columns().iter().map(decoded_bytes).sum::<usize>() / SAMPLE_ROWS.min(rows)
+            }
             None => 0,
         };
         let rows = batch_rows(sampled.max(stored / rows)).min(rows);
@@ -64,8 +82,11 @@ impl RowGroups {
         batch_rows: usize,
     ) -> Result<ParquetRecordBatchReaderBuilder<File>, ParquetError> {
         let file = self.file.try_clone()?;
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
-        Ok(builder.with_row_groups(vec![index]).with_batch_size(batch_rows))
+        let builder =
+            ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
+        Ok(builder
+            .with_row_groups(vec![index])
+            .with_batch_size(batch_rows))
     }
 }
 

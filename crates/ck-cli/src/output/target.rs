@@ -44,7 +44,10 @@ impl Target {
                 .map_err(cannot)?;
             Kind::Aside(aside)
         };
-        Ok(Self { path: path.to_owned(), kind })
+        Ok(Self {
+            path: path.to_owned(),
+            kind,
+        })
     }
 
     /// Whether somebody else may already have what was written so far.
@@ -57,7 +60,11 @@ impl Target {
         self.flush().map_err(|error| self.failure(error))?;
         if let Kind::Aside(aside) = self.kind {
             aside.persist(&self.path).map_err(|error| {
-                Failure::other(format_args!("cannot write {}: {}", self.path.display(), error.error))
+                Failure::other(format_args!(
+                    "cannot write {}: {}",
+                    self.path.display(),
+                    error.error
+                ))
             })?;
         }
         Ok(())
@@ -66,7 +73,10 @@ impl Target {
     pub(crate) fn failure(&self, error: io::Error) -> Failure {
         match error.kind() {
             io::ErrorKind::BrokenPipe => error.into(),
-            _ => Failure::other(format_args!("cannot write {}: {error}", self.path.display())),
+            _ => Failure::other(format_args!(
+                "cannot write {}: {error}",
+                self.path.display()
+            )),
         }
     }
 }

@@ -20,9 +20,26 @@ fn wrong_usage_is_2_and_says_what_is_right() {
         (&["get", "key", "--verify", "maybe"], "touch, full, off"),
         (&["get", "key", "--columns", "id,prize"], "prize"),
         (&["get", "key", "-o", "out.xls"], "parquet"),
-        (&["put", "key", "in.arrow", "--compression", "gzip"], "auto, none, lz4, zstd"),
-        (&["put", "key", "in.arrow", "--level", "3"], "--compression zstd"),
-        (&["put", "key", "in.arrow", "--compression", "zstd", "--level", "23"], "22"),
+        (
+            &["put", "key", "in.arrow", "--compression", "gzip"],
+            "auto, none, lz4, zstd",
+        ),
+        (
+            &["put", "key", "in.arrow", "--level", "3"],
+            "--compression zstd",
+        ),
+        (
+            &[
+                "put",
+                "key",
+                "in.arrow",
+                "--compression",
+                "zstd",
+                "--level",
+                "23",
+            ],
+            "22",
+        ),
         (&["put", "key", "in.arrow", "--ttl", "soon"], "1h30m"),
         (&["touch", "key", "0s"], "never"),
         (&["touch", "key", "4000d"], "ten years"),
@@ -50,7 +67,10 @@ fn an_invalid_compression_variable_is_an_error_that_lists_the_valid_values() {
     }
     let done = finish(ck.command(&put).env("CACHEKIT_ARROW_COMPRESSION", "zstd"));
     assert_eq!(done.code, 0, "{}", done.err);
-    assert!(ck.ok(&["inspect", "key", "--json"]).contains(r#""compression": "zstd""#));
+    assert!(
+        ck.ok(&["inspect", "key", "--json"])
+            .contains(r#""compression": "zstd""#)
+    );
 }
 
 #[test]
@@ -83,7 +103,11 @@ fn damage_met_by_get_is_a_miss_and_the_entry_is_removed() {
         let args = ["get", "key", "-o", output.unwrap_or_default()];
         let done = ck.run(if output.is_some() { &args } else { &args[..2] });
         assert_eq!(done.code, 3, "{}", done.err);
-        assert!(done.err.contains("damaged and has been removed"), "{}", done.err);
+        assert!(
+            done.err.contains("damaged and has been removed"),
+            "{}",
+            done.err
+        );
         assert!(done.out.is_empty());
         assert!(!done.err.is_empty());
         assert_eq!(ck.run(&["stat", "key"]).code, 3);
@@ -119,8 +143,17 @@ fn damage_met_by_verify_is_4_and_the_entry_stays() {
 #[test]
 fn a_store_that_cannot_be_used_is_5() {
     let ck = with_table();
-    for store in ["file:in.arrow", "file:in.arrow/below", "file:/proc/nothing/here"] {
-        for args in [&["ls"][..], &["get", "key"], &["put", "key", "in.arrow"], &["du"]] {
+    for store in [
+        "file:in.arrow",
+        "file:in.arrow/below",
+        "file:/proc/nothing/here",
+    ] {
+        for args in [
+            &["ls"][..],
+            &["get", "key"],
+            &["put", "key", "in.arrow"],
+            &["du"],
+        ] {
             let done = ck.run(&[&["--store", store], args].concat());
             assert_eq!(done.code, 5, "{store} {args:?}: {}", done.err);
             let name = store.trim_start_matches("file:");
@@ -134,9 +167,21 @@ fn a_value_that_the_store_does_not_take_is_5_and_the_old_one_stays() {
     let ck = with_table();
     ipc_file(&ck.path("large.arrow"), &[batch(0, 400_000)]);
     let store = "file:store?limit_bytes=8MiB";
-    let done = ck.run(&["--store", store, "put", "key", "large.arrow", "--compression", "none"]);
+    let done = ck.run(&[
+        "--store",
+        store,
+        "put",
+        "key",
+        "large.arrow",
+        "--compression",
+        "none",
+    ]);
     assert_eq!(done.code, 5, "{}", done.err);
-    assert!(done.err.contains("not stored") && done.err.contains("4194304"), "{}", done.err);
+    assert!(
+        done.err.contains("not stored") && done.err.contains("4194304"),
+        "{}",
+        done.err
+    );
     assert!(ck.ok(&["get", "key"]).contains("50000 rows"));
 }
 
@@ -153,8 +198,15 @@ fn an_input_that_cannot_be_read_is_1_and_stores_nothing() {
         let bytes = std::fs::read(ck.path(good)).unwrap();
         std::fs::write(ck.path(cut), &bytes[..bytes.len() / 2]).unwrap();
     }
-    let inputs =
-        ["no-such-file", "text.txt", "empty", "directory", "wrong.csv", "cut.parquet", "cut.arrow"];
+    let inputs = [
+        "no-such-file",
+        "text.txt",
+        "empty",
+        "directory",
+        "wrong.csv",
+        "cut.parquet",
+        "cut.arrow",
+    ];
     for input in inputs {
         let done = ck.run(&["put", "key", input]);
         assert_eq!(done.code, 1, "{input}: {}", done.err);

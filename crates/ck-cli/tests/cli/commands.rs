@@ -6,12 +6,24 @@ fn with_tables() -> Ck {
     let ck = Ck::new();
     ipc_file(&ck.path("in.arrow"), &[batch(0, 20_000)]);
     ck.ok(&["put", "b/плюс", "in.arrow", "--compression", "none"]);
-    ck.ok(&["put", "a", "in.arrow", "--compression", "zstd", "--level", "9", "--ttl", "1h"]);
+    ck.ok(&[
+        "put",
+        "a",
+        "in.arrow",
+        "--compression",
+        "zstd",
+        "--level",
+        "9",
+        "--ttl",
+        "1h",
+    ]);
     ck
 }
 
 fn json_lines(text: &str) -> Vec<Value> {
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 #[test]
@@ -19,15 +31,27 @@ fn help_names_every_command_and_the_exit_codes() {
     let ck = Ck::new();
     let help = ck.ok(&["--help"]);
     let commands = [
-        "put", "get", "decode", "ls", "stat", "inspect", "verify", "rm", "touch", "du", "prune", "demo",
+        "put", "get", "decode", "ls", "stat", "inspect", "verify", "rm", "touch", "du", "prune",
+        "demo",
     ];
     for command in commands {
-        assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
+        assert!(
+            help.contains(&format!("\n  {command} ")),
+            "{command}: {help}"
+        );
         let help = ck.ok(&[command, "--help"]);
-        assert!(help.contains("Usage: ck") && help.contains("--store"), "{help}");
+        assert!(
+            help.contains("Usage: ck") && help.contains("--store"),
+            "{help}"
+        );
     }
     assert!(!help.contains("demo-step"), "{help}");
-    for text in ["3 no such entry", "5 store unreachable", "CK_STORE", "file:PATH"] {
+    for text in [
+        "3 no such entry",
+        "5 store unreachable",
+        "CK_STORE",
+        "file:PATH",
+    ] {
         assert!(help.contains(text), "{help}");
     }
     assert!(ck.ok(&["--version"]).starts_with("ck "));
@@ -39,9 +63,18 @@ fn ls_shows_keys_in_order_with_size_and_expiry() {
     let text = ck.ok(&["ls"]);
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 3, "{text}");
-    assert!(lines[0].starts_with("key") && lines[0].ends_with("last used"), "{text}");
-    assert!(lines[1].starts_with("a ") && lines[1].contains("59m"), "{text}");
-    assert!(lines[2].starts_with("b/плюс ") && lines[2].contains("never"), "{text}");
+    assert!(
+        lines[0].starts_with("key") && lines[0].ends_with("last used"),
+        "{text}"
+    );
+    assert!(
+        lines[1].starts_with("a ") && (lines[1].contains(" 1h ") || lines[1].contains("59m")),
+        "{text}"
+    );
+    assert!(
+        lines[2].starts_with("b/плюс ") && lines[2].contains("never"),
+        "{text}"
+    );
 
     let entries = json_lines(&ck.ok(&["ls", "--json"]));
     assert_eq!(entries[0]["key"], "a");
@@ -58,7 +91,10 @@ fn keys_cannot_disturb_the_terminal() {
     ipc_file(&ck.path("in.arrow"), &[batch(0, 1)]);
     ck.ok(&["put", "\x1b[31mred\n", "in.arrow"]);
     assert!(ck.ok(&["ls"]).contains("\\u{1b}[31mred\\n"));
-    assert_eq!(json_lines(&ck.ok(&["ls", "--json"]))[0]["key"], "\x1b[31mred\n");
+    assert_eq!(
+        json_lines(&ck.ok(&["ls", "--json"]))[0]["key"],
+        "\x1b[31mred\n"
+    );
 }
 
 #[test]
@@ -66,7 +102,11 @@ fn stat_and_touch_agree_on_the_expiry() {
     let ck = with_tables();
     assert!(ck.ok(&["stat", "b/плюс"]).contains("expires in  never"));
     ck.ok(&["touch", "b/плюс", "2d"]);
-    assert!(ck.ok(&["stat", "b/плюс"]).contains("expires in  1d 23h"));
+    let text = ck.ok(&["stat", "b/плюс"]);
+    assert!(
+        text.contains("expires in  2d\n") || text.contains("expires in  1d 23h"),
+        "{text}"
+    );
     ck.ok(&["touch", "b/плюс", "never"]);
     let entry: Value = serde_json::from_str(&ck.ok(&["stat", "b/плюс", "--json"])).unwrap();
     assert!(entry["expires_unix_seconds"].is_null());
@@ -76,7 +116,13 @@ fn stat_and_touch_agree_on_the_expiry() {
 fn inspect_shows_header_batches_and_hashes() {
     let ck = with_tables();
     let text = ck.ok(&["inspect", "b/плюс"]);
-    for said in ["rows        20000", "per column and batch", "name", "Float64", "compression"] {
+    for said in [
+        "rows        20000",
+        "per column and batch",
+        "name",
+        "Float64",
+        "compression",
+    ] {
         assert!(text.contains(said), "{said}: {text}");
     }
     let layout: Value = serde_json::from_str(&ck.ok(&["inspect", "a", "--json"])).unwrap();
@@ -86,7 +132,10 @@ fn inspect_shows_header_batches_and_hashes() {
     assert_eq!(layout["header"]["ck"]["key"], "a");
     assert_eq!(layout["schema"][0]["name"], "id");
     let batches = layout["batches"].as_array().unwrap();
-    let rows: u64 = batches.iter().map(|batch| batch["rows"].as_u64().unwrap()).sum();
+    let rows: u64 = batches
+        .iter()
+        .map(|batch| batch["rows"].as_u64().unwrap())
+        .sum();
     assert_eq!(rows, 20_000);
     assert_eq!(batches[0]["compression"], "zstd");
     assert_eq!(batches[0]["units"][0]["columns"][0], "id");
@@ -100,7 +149,11 @@ fn verify_checks_one_entry_or_all() {
     assert_eq!((done.code, done.err.as_str()), (0, "intact: a\n"));
     let done = ck.run(&["verify", "--all"]);
     assert_eq!(done.code, 0);
-    assert!(done.err.contains("2 entries intact, 0 damaged"), "{}", done.err);
+    assert!(
+        done.err.contains("2 entries intact, 0 damaged"),
+        "{}",
+        done.err
+    );
 }
 
 #[test]
@@ -126,7 +179,11 @@ fn prune_removes_what_has_expired() {
     }
     let done = ck.run(&["prune"]);
     assert_eq!(done.code, 0);
-    assert!(done.err.contains("removed 1 expired or damaged entry"), "{}", done.err);
+    assert!(
+        done.err.contains("removed 1 expired or damaged entry"),
+        "{}",
+        done.err
+    );
     assert_eq!(json_lines(&ck.ok(&["ls", "--json"])).len(), 1);
 }
 
@@ -145,9 +202,21 @@ fn the_default_store_lies_in_the_cache_directory_of_the_user() {
     assert_eq!(finish(ck.command(&put).env_remove("CK_STORE")).code, 0);
     assert!(ck.path(".cache/ck").is_dir());
     let xdg = ck.path("xdg");
-    assert_eq!(finish(ck.command(&put).env_remove("CK_STORE").env("XDG_CACHE_HOME", &xdg)).code, 0);
+    assert_eq!(
+        finish(
+            ck.command(&put)
+                .env_remove("CK_STORE")
+                .env("XDG_CACHE_HOME", &xdg)
+        )
+        .code,
+        0
+    );
     assert!(xdg.join("ck").is_dir());
-    let done = finish(ck.command(&["ls"]).env_remove("CK_STORE").env_remove("HOME"));
+    let done = finish(
+        ck.command(&["ls"])
+            .env_remove("CK_STORE")
+            .env_remove("HOME"),
+    );
     assert_eq!(done.code, 2);
     assert!(done.err.contains("--store"), "{}", done.err);
     // The option wins over the variable.

@@ -31,7 +31,10 @@ fn every_wrapping_of_a_table_is_decoded() {
             std::fs::write(ck.path("entry"), bytes).unwrap();
             ck.ok(&["decode", "entry", "-o", "out.arrow"]);
             assert_eq!(csv(&read_ipc_file(&ck.path("out.arrow"))), csv(&table));
-            assert!(ck.ok(&["decode", "entry"]).ends_with("first 20 of 10000 rows × 3 columns\n"));
+            assert!(
+                ck.ok(&["decode", "entry"])
+                    .ends_with("first 20 of 10000 rows × 3 columns\n")
+            );
         }
     }
 }
@@ -42,7 +45,10 @@ fn an_entry_that_is_no_table_is_handed_out_as_bytes() {
     let envelope = r#"{"data": "cGF5bG9hZA==", "metadata": {}, "serializer": "default"}"#;
     std::fs::write(ck.path("entry"), envelope).unwrap();
     let text = ck.ok(&["decode", "entry"]);
-    assert!(text.contains("7 bytes") && text.contains("default"), "{text}");
+    assert!(
+        text.contains("7 bytes") && text.contains("default"),
+        "{text}"
+    );
     assert_eq!(ck.ok(&["decode", "entry", "-o", "-"]), "payload");
 }
 
@@ -59,7 +65,7 @@ fn a_damaged_file_is_4_and_leaves_no_output() {
     };
     let changed = [
         flip(file.len() / 2),
-        flip(30),
+        flip(14),
         flip(file.len() - 3),
         file[..file.len() / 2].to_vec(),
         file[..20].to_vec(),

@@ -18,7 +18,10 @@ fn the_demo_runs_all_steps_and_leaves_nothing() {
         "read everything, verified",
         "verify the entry, zstd",
     ] {
-        assert!(table.lines().any(|line| line.starts_with(step)), "{step}: {table}");
+        assert!(
+            table.lines().any(|line| line.starts_with(step)),
+            "{step}: {table}"
+        );
     }
     assert_eq!(ck.path("demo").read_dir().unwrap().count(), 0);
     assert!(!ck.path("store").exists());

@@ -19,10 +19,21 @@ fn two_commands_can_be_piped_together() {
     let ck = Ck::new();
     ipc_file(&ck.path("in.arrow"), &[batch(0, 200_000)]);
     ck.ok(&["put", "from", "in.arrow"]);
-    let mut get = ck.command(&["get", "from", "-o", "-"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut put = ck.command(&["put", "to", "-", "-q"]).stdin(get.stdout.take().unwrap()).spawn().unwrap();
+    let mut get = ck
+        .command(&["get", "from", "-o", "-"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut put = ck
+        .command(&["put", "to", "-", "-q"])
+        .stdin(get.stdout.take().unwrap())
+        .spawn()
+        .unwrap();
     assert!(get.wait().unwrap().success() && put.wait().unwrap().success());
-    assert!(ck.ok(&["get", "to"]).ends_with("first 20 of 200000 rows × 3 columns\n"));
+    assert!(
+        ck.ok(&["get", "to"])
+            .ends_with("first 20 of 200000 rows × 3 columns\n")
+    );
 }
 
 #[test]
@@ -68,7 +79,11 @@ fn a_killed_put_leaves_the_old_entry() {
     let ck = Ck::new();
     ipc_file(&ck.path("in.arrow"), &[batch(0, 10)]);
     ck.ok(&["put", "key", "in.arrow"]);
-    let mut child = ck.command(&["put", "key", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut child = ck
+        .command(&["put", "key", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let stream = ipc_stream(&[batch(0, 100_000), batch(0, 100_000)]);
     std::io::Write::write_all(&mut stdin, &stream[..stream.len() - 100]).unwrap();

@@ -26,7 +26,9 @@ pub(crate) struct Done {
 
 impl Ck {
     pub(crate) fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+        }
     }
 
     /// The path of a file in the directory.
@@ -73,9 +75,14 @@ impl Ck {
 
     /// The only file of an entry in the store.
     pub(crate) fn entry_file(&self) -> PathBuf {
-        let files = self.path("store").read_dir().unwrap().map(|file| file.unwrap().path());
-        let mut entries: Vec<_> =
-            files.filter(|path| path.file_name().unwrap().len() == 32).collect();
+        let files = self
+            .path("store")
+            .read_dir()
+            .unwrap()
+            .map(|file| file.unwrap().path());
+        let mut entries: Vec<_> = files
+            .filter(|path| path.file_name().unwrap().len() == 32)
+            .collect();
         assert_eq!(entries.len(), 1, "{entries:?}");
         entries.remove(0)
     }
@@ -93,8 +100,9 @@ impl Ck {
     /// The names of all files in the directory.
     pub(crate) fn names(&self) -> Vec<String> {
         let files = self.dir.path().read_dir().unwrap();
-        let mut names: Vec<_> =
-            files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = files
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -106,28 +114,40 @@ pub(crate) fn finish(command: &mut Command) -> Done {
 
 fn done(output: std::process::Output) -> Done {
     let err = String::from_utf8(output.stderr).unwrap();
-    Done { code: output.status.code().unwrap(), out: output.stdout, err }
+    Done {
+        code: output.status.code().unwrap(),
+        out: output.stdout,
+        err,
+    }
 }
 
 /// Numbers from `first` on, text, and fractions with gaps.
 pub(crate) fn batch(first: i64, rows: i64) -> RecordBatch {
     let range = first..first + rows;
     let id: ArrayRef = Arc::new(Int64Array::from_iter_values(range.clone()));
-    let name: ArrayRef = Arc::new(StringArray::from_iter_values(range.clone().map(|n| format!("name {n}"))));
-    let price: ArrayRef =
-        Arc::new(Float64Array::from_iter(range.map(|n| (n % 5 != 0).then_some(n as f64 / 4.0))));
+    let name: ArrayRef = Arc::new(StringArray::from_iter_values(
+        range.clone().map(|n| format!("name {n}")),
+    ));
+    let price: ArrayRef = Arc::new(Float64Array::from_iter(
+        range.map(|n| (n % 5 != 0).then_some(n as f64 / 4.0)),
+    ));
     RecordBatch::try_from_iter([("id", id), ("name", name), ("price", price)]).unwrap()
 }
 
 pub(crate) fn ipc_file(path: &Path, batches: &[RecordBatch]) {
-    let mut writer = FileWriter::try_new(File::create(path).unwrap(), batches[0].schema_ref()).unwrap();
-    batches.iter().for_each(|batch| writer.write(batch).unwrap());
+    let mut writer =
+        FileWriter::try_new(File::create(path).unwrap(), batches[0].schema_ref()).unwrap();
+    batches
+        .iter()
+        .for_each(|batch| writer.write(batch).unwrap());
     writer.finish().unwrap();
 }
 
 pub(crate) fn ipc_stream(batches: &[RecordBatch]) -> Vec<u8> {
     let mut writer = StreamWriter::try_new(Vec::new(), batches[0].schema_ref()).unwrap();
-    batches.iter().for_each(|batch| writer.write(batch).unwrap());
+    batches
+        .iter()
+        .for_each(|batch| writer.write(batch).unwrap());
     writer.into_inner().unwrap()
 }
 
@@ -143,22 +163,33 @@ pub(crate) fn parquet_file(path: &Path, batches: &[RecordBatch]) {
 }
 
 pub(crate) fn read_ipc_file(path: &Path) -> Vec<RecordBatch> {
-    FileReader::try_new(File::open(path).unwrap(), None).unwrap().map(Result::unwrap).collect()
+    FileReader::try_new(File::open(path).unwrap(), None)
+        .unwrap()
+        .map(Result::unwrap)
+        .collect()
 }
 
 pub(crate) fn read_ipc_stream(bytes: &[u8]) -> Vec<RecordBatch> {
-    StreamReader::try_new(bytes, None).unwrap().map(Result::unwrap).collect()
+    StreamReader::try_new(bytes, None)
+        .unwrap()
+        .map(Result::unwrap)
+        .collect()
 }
 
 pub(crate) fn read_parquet(path: &Path) -> Vec<RecordBatch> {
     let file = File::open(path).unwrap();
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+        .unwrap()
+        .build()
+        .unwrap();
     reader.map(Result::unwrap).collect()
 }
 
 /// The rows as csv, however they are cut into batches.
 pub(crate) fn csv(batches: &[RecordBatch]) -> String {
     let mut writer = arrow_csv::Writer::new(Vec::new());
-    batches.iter().for_each(|batch| writer.write(batch).unwrap());
+    batches
+        .iter()
+        .for_each(|batch| writer.write(batch).unwrap());
     String::from_utf8(writer.into_inner()).unwrap()
 }

@@ -54,6 +54,10 @@ async fn touch_changes_the_expiry_alone(backend: &dyn Backend) {
         assert!(reader.expiry().is_never(), "a reader tells what it found");
 
         assert!(backend.touch(&key, expired()).await.unwrap());
+        assert!(
+            !backend.touch(&key, Expiry::NEVER).await.unwrap(),
+            "the dead stay dead"
+        );
         assert!(is_missing(backend, &key).await);
         assert!(
             !backend.touch(&key, Expiry::NEVER).await.unwrap(),

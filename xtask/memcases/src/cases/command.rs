@@ -9,27 +9,23 @@ use std::time::Duration;
 use super::{Setting, TABLE};
 use crate::Result;
 use crate::probe::Metrics;
-use crate::rss::Status;
+use crate::rss::{Resident, Status};
 
 const INTERVAL: Duration = Duration::from_millis(1);
 
 /// `ck get` of the table into a file of this kind, and `ck put` of that file.
 pub(super) fn round_trip(setting: &Setting, kind: &str) -> Result<Metrics> {
     let file = setting.dir.join(format!("table.{kind}"));
+    let get = ck(setting, &["get", TABLE, "-o"], &file)?;
+    let put = ck(setting, &["put", "again"], &file)?;
     let mut metrics = Metrics::new();
-    metrics.insert(
-        "get".to_owned(),
-        ck(setting, &["get", TABLE, "-o"], &file)?.into(),
-    );
-    metrics.insert(
-        "put".to_owned(),
-        ck(setting, &["put", "again"], &file)?.into(),
-    );
+    metrics.insert("get_anon".to_owned(), get.anon.into());
+    metrics.insert("put".to_owned(), put.peak.into());
     Ok(metrics)
 }
 
-/// The peak of the resident size of the command.
-fn ck(setting: &Setting, args: &[&str], file: &Path) -> Result<u64> {
+/// The peaks of the command. Its `anon` is sampled.
+fn ck(setting: &Setting, args: &[&str], file: &Path) -> Result<Resident> {
     let program = env::var_os("CK").ok_or("CK does not name the command")?;
     let mut child = Command::new(program)
         .args(["--store", &setting.url()])
@@ -39,11 +35,12 @@ fn ck(setting: &Setting, args: &[&str], file: &Path) -> Result<u64> {
         .stdout(Stdio::null())
         .spawn()?;
     let status = Status::of(child.id())?;
-    let mut peak = 0;
+    let mut peaks = Resident::default();
     let exit = loop {
-        // The kernel keeps the peak; it is gone only when the process is.
-        if let Some(resident) = status.read() {
-            peak = peak.max(resident.peak);
+        // The kernel keeps the peak of the whole; it is gone only when the process is.
+        if let Some(now) = status.read() {
+            peaks.anon = peaks.anon.max(now.anon);
+            peaks.peak = peaks.peak.max(now.peak);
         }
         if let Some(exit) = child.try_wait()? {
             break exit;
@@ -51,7 +48,7 @@ fn ck(setting: &Setting, args: &[&str], file: &Path) -> Result<u64> {
         thread::sleep(INTERVAL);
     };
     if exit.success() {
-        Ok(peak)
+        Ok(peaks)
     } else {
         Err(format!("ck {}: {exit}", args.join(" ")).into())
     }

@@ -19,7 +19,9 @@ const BATCH_ROWS: usize = 32 * 1024;
 /// TPC-H lineitem of about `bytes` in memory.
 pub(super) fn lineitem(bytes: u64) -> Result<Table, Failure> {
     let scale = scale_for(bytes)?;
-    let parts = thread::available_parallelism().map_or(1, NonZero::get).min(16);
+    let parts = thread::available_parallelism()
+        .map_or(1, NonZero::get)
+        .min(16);
     let total = scale * ROWS_PER_SCALE;
     #[expect(
         clippy::cast_possible_truncation,
@@ -49,7 +51,8 @@ pub(super) fn lineitem(bytes: u64) -> Result<Table, Failure> {
 
 /// The scale factor at which the table has `bytes`, by the width of its first rows.
 fn scale_for(bytes: u64) -> Result<f64, Failure> {
-    let mut rows = LineItemArrow::new(LineItemGenerator::new(1.0, 1, 1)).with_batch_size(BATCH_ROWS);
+    let mut rows =
+        LineItemArrow::new(LineItemGenerator::new(1.0, 1, 1)).with_batch_size(BATCH_ROWS);
     let Some(sample) = rows.next().transpose()? else {
         return Err(Failure::other("the generator made no rows"));
     };

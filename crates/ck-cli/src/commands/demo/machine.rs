@@ -1,7 +1,30 @@
 //! What the kernel says of memory and disk; nothing where it does not say.
 
-use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
+use std::{env, fs};
+
+/// What glibc's allocator takes this many bytes or more for, it gives back when it is freed.
+const MMAP_THRESHOLD: (&str, &str) = ("MALLOC_MMAP_THRESHOLD_", "1048576");
+
+/// Starts the program over with an allocator that gives freed memory back to the kernel.
+///
+/// What making the table left behind would otherwise hide what the puts take: they would find their
+/// memory in the process already.
+pub(super) fn give_freed_memory_back() {
+    let (name, value) = MMAP_THRESHOLD;
+    if env::var_os(name).is_some() {
+        return;
+    }
+    if let Ok(exe) = env::current_exe() {
+        // Comes back only when it has failed; the figures are then a little too good.
+        let _ = Command::new(exe)
+            .args(env::args_os().skip(1))
+            .env(name, value)
+            .exec();
+    }
+}
 
 /// The resident memory of this process from one moment on.
 pub(super) struct Peak {
@@ -25,7 +48,10 @@ impl Peak {
     pub(super) fn stop(&self) -> (Option<u64>, Option<u64>) {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let above = |start: Option<u64>, name| Some(field(&status, name)?.saturating_sub(start?));
-        (above(self.resident, "VmHWM:"), above(self.mapped, "RssFile:"))
+        (
+            above(self.resident, "VmHWM:"),
+            above(self.mapped, "RssFile:"),
+        )
     }
 }
 
@@ -63,6 +89,9 @@ mod tests {
         let peak = Peak::start();
         drop(std::hint::black_box(vec![1_u8; 64 << 20]));
         let (resident, _) = peak.stop();
-        assert!(resident.is_none_or(|bytes| bytes > 48 << 20), "{resident:?}");
+        assert!(
+            resident.is_none_or(|bytes| bytes > 48 << 20),
+            "{resident:?}"
+        );
     }
 }

@@ -31,20 +31,38 @@ pub(super) struct Step {
 }
 
 const fn step(name: &'static str, key: &'static str, title: &'static str) -> Step {
-    Step { name, key, title, sums: false, all_rows: true }
+    Step {
+        name,
+        key,
+        title,
+        sums: false,
+        all_rows: true,
+    }
 }
 
 /// In the order of the table.
 pub(super) const STEPS: [Step; 10] = [
     step("open", "plain", "open, uncompressed"),
-    Step { sums: true, ..step("sum", "plain", "sum one column") },
+    Step {
+        sums: true,
+        ..step("sum", "plain", "sum one column")
+    },
     step("project", "plain", "read 3 of 16 columns"),
-    Step { all_rows: false, ..step("rows", "plain", "read 100,000 rows") },
+    Step {
+        all_rows: false,
+        ..step("rows", "plain", "read 100,000 rows")
+    },
     step("scan", "plain", "read everything, verified"),
     step("verify", "plain", "verify the entry"),
-    Step { sums: true, ..step("sum", "zstd", "sum one column, zstd") },
+    Step {
+        sums: true,
+        ..step("sum", "zstd", "sum one column, zstd")
+    },
     step("project", "zstd", "read 3 of 16 columns, zstd"),
-    Step { all_rows: false, ..step("rows", "zstd", "read 100,000 rows, zstd") },
+    Step {
+        all_rows: false,
+        ..step("rows", "zstd", "read 100,000 rows, zstd")
+    },
     step("verify", "zstd", "verify the entry, zstd"),
 ];
 
@@ -82,7 +100,11 @@ pub(crate) fn run(store: &Store, args: &DemoStepArgs) -> Result<(), Failure> {
             table.verify()?;
             Some(table.async_table().stored_bytes())
         }
-        other => return Err(Failure::usage(format_args!("the demo has no step {other:?}"))),
+        other => {
+            return Err(Failure::usage(format_args!(
+                "the demo has no step {other:?}"
+            )));
+        }
     };
     let time = started.elapsed();
     let (peak_bytes, mapped_bytes) = peak.stop();
@@ -112,14 +134,18 @@ fn read(table: &CachedTable, rows: &mut u64) -> Result<u64, Failure> {
 
 fn bytes_of(batch: &RecordBatch) -> u64 {
     let columns = batch.columns().iter();
-    columns.map(|column| column.to_data().get_slice_memory_size().unwrap_or(0) as u64).sum()
+    columns
+        .map(|column| column.to_data().get_slice_memory_size().unwrap_or(0) as u64)
+        .sum()
 }
 
 /// The sum of the extended prices, in hundredths.
 pub(super) fn sum_of(batches: &[RecordBatch]) -> Result<i128, Failure> {
     let mut sum = 0;
     for batch in batches {
-        let column = batch.column_by_name(SUMMED).map(|column| column.as_primitive_opt::<Decimal128Type>());
+        let column = batch
+            .column_by_name(SUMMED)
+            .map(|column| column.as_primitive_opt::<Decimal128Type>());
         let Some(Some(prices)) = column else {
             return Err(Failure::other(format_args!("no decimal column {SUMMED}")));
         };
