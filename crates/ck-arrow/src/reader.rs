@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow_array::{RecordBatch, RecordBatchReader};
 use arrow_schema::{ArrowError, Fields, Schema, SchemaRef};
-use ck_core::{EntryReader, Error, ErrorKind, Result};
+use ck_core::{EntryReader, Error, ErrorKind, Result, block_on};
 
 use crate::content::Content;
 use crate::layout::Layout;
@@ -55,7 +55,7 @@ pub enum Verification {
 /// # while let Some(segment) = encoder.next_segment()? { body.extend(segment); }
 /// # let bytes = [&encoder.finish()?.head[..], &body.concat()].concat();
 /// let entry = Arc::new(MemoryEntry::new(bytes));
-/// let table = pollster::block_on(TableReader::open(entry, Verification::OnTouch))?;
+/// let table = ck_core::block_on(TableReader::open(entry, Verification::OnTouch))?;
 /// assert_eq!(table.num_rows(), 100);
 /// let part = table.select(&["m"])?.rows(10..20)?;
 /// for batch in part.batches() {
@@ -317,7 +317,7 @@ impl Iterator for Batches {
         if self.next == self.table.num_batches() {
             return None;
         }
-        let batch = pollster::block_on(self.table.batch(self.next));
+        let batch = block_on(self.table.batch(self.next));
         self.next = if batch.is_ok() {
             self.next + 1
         } else {

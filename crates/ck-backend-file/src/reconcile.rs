@@ -137,6 +137,12 @@ impl Reconcile<'_> {
         let dir = &self.store.dir;
         let fault = |errno| Fault::io("list the store's directory", dir.path(), errno);
         let directory_mtime = dir.modified().map_err(fault)?;
+        if self.thorough {
+            // Whatever the totals say, they are counted anew.
+            self.store
+                .lock()?
+                .edit(|table| table.relink(unix_nanos()))?;
+        }
         self.epoch = self.store.lock()?.edit(|table| table.next_epoch())?;
 
         let mut listing = Listing::open(self.store, 0)?;

@@ -118,3 +118,34 @@ fn a_writer_whose_ledger_was_lost_announces_itself_again() {
         .expect("it was stored");
     assert_eq!(ck_core::EntryReader::len(&entry), 200_000);
 }
+
+#[test]
+fn prune_counts_anew_what_looks_sound_and_is_wrong() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = open(temp.path(), 10);
+    put(&store, "key");
+    reconcile::prune(&store).unwrap();
+    let bytes = |store: &Store| {
+        store
+            .lock()
+            .unwrap()
+            .edit(|table| table.totals())
+            .unwrap()
+            .entry_bytes
+    };
+    assert_eq!(bytes(&store), 18);
+    store
+        .lock()
+        .unwrap()
+        .table()
+        .unwrap()
+        .forge_entry_bytes(1 << 40);
+    assert_eq!(bytes(&store), 1 << 40);
+    reconcile::prune(&store).unwrap();
+    assert_eq!(bytes(&store), 18);
+    assert!(
+        Entry::open(&store, Name::of(&Key::new("key")))
+            .unwrap()
+            .is_some()
+    );
+}

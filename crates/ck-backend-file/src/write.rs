@@ -20,6 +20,10 @@ use crate::store::Store;
 const SMALL_FILE: u64 = 128 * 1024;
 /// Slices per call; the least that systems allow.
 const MAX_SLICES: usize = 1024;
+/// Parts from this size on are written by calls of their own. The kernel keeps what one call writes
+/// in large pages, and maps a large page whole when any of it is touched: written apart, a column
+/// read from a mapping brings in no more than itself.
+const LARGE_PART: usize = 64 * 1024;
 
 /// Stores an entry whose bytes are all at hand.
 pub(crate) fn put(
@@ -469,7 +473,7 @@ fn create_temp(locked: &Locked<'_>, name: Name, token: Token) -> Result<(OwnedFd
     }
 }
 
-/// Writes all parts from `offset` on, as many per call as the system takes.
+/// Writes all parts from `offset` on: large ones by themselves, small ones together.
 fn write_all<'a>(
     file: &OwnedFd,
     parts: impl Iterator<Item = &'a [u8]>,
@@ -481,7 +485,8 @@ fn write_all<'a>(
         .collect();
     let mut left = &mut slices[..];
     while !left.is_empty() {
-        let batch = &left[..left.len().min(MAX_SLICES)];
+        let small = left.iter().take_while(|part| part.len() < LARGE_PART);
+        let batch = &left[..small.count().clamp(1, MAX_SLICES)];
         let written = retry(|| rustix::io::pwritev(file, batch, offset))?;
         if written == 0 {
             return Err(Errno::IO);

@@ -124,7 +124,10 @@ fn garbage_written_into_an_open_ledger_is_repaired() {
         state % sides
     };
     let mut file = std::fs::File::options().write(true).open(&ledger).unwrap();
+    let lock = std::fs::File::open(dir.path()).unwrap();
     for round in 0..150 {
+        // Between two changes: in the middle of one nobody could tell.
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
         for _ in 0..1 + roll(20) {
             let word = if roll(2) == 0 {
                 roll(20)
@@ -139,6 +142,7 @@ fn garbage_written_into_an_open_ledger_is_repaired() {
             file.seek(SeekFrom::Start(word * 8)).unwrap();
             file.write_all(&value.to_le_bytes()).unwrap();
         }
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::Unlock).unwrap();
         if round % 10 == 0 {
             is_sound(&store, dir.path());
             is_sound(&FileBackend::open(dir.path()).unwrap(), dir.path());

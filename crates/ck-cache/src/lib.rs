@@ -77,3 +77,8 @@ pub use stats::Stats;
 pub use table::Table;
 pub use units::{parse_bytes, parse_duration};
 pub use url::open_store;
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

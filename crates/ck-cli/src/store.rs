@@ -30,6 +30,18 @@ impl Store {
             .blocking())
     }
 
+    /// As [`Store::open_verifying`], for reading whole tables: with plain reads instead of mappings,
+    /// whose pages would count as this process's memory until all of the table is read.
+    pub(crate) fn open_for_copying(&self, verification: Verification) -> Result<Cache, Failure> {
+        let url = self.url()?;
+        let separator = if url.contains('?') { '&' } else { '?' };
+        let url = match url.starts_with("file:") && !url.contains("read=") {
+            true => format!("{url}{separator}read=pread"),
+            false => url,
+        };
+        Self::new(Some(url)).open_verifying(verification)
+    }
+
     pub(crate) fn url(&self) -> Result<String, Failure> {
         match &self.url {
             Some(url) => Ok(url.clone()),

@@ -196,6 +196,13 @@ impl Table {
             .is_ok_and(|seal| self.words.load(head::SEAL) == Some(seal))
     }
 
+    /// Makes the bytes of all entries `bytes`, soundly, for tests.
+    #[cfg(test)]
+    pub(crate) fn forge_entry_bytes(&self, bytes: u64) {
+        self.words.store(head::ENTRY_BYTES, bytes);
+        self.words.store(head::SEAL, self.seal().unwrap());
+    }
+
     /// Notes that the entry file `name` or the temporary file of `token` is about to change.
     pub(crate) fn intend(&self, name: Name, token: Option<Token>) {
         let [high, low] = words_of(name);

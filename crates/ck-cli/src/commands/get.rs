@@ -8,7 +8,10 @@ use crate::{human, output, preview, progress};
 
 /// `ck get KEY`
 pub(crate) fn run(store: &Store, args: &GetArgs) -> Result<(), Failure> {
-    let cache = store.open_verifying(args.verification)?;
+    let cache = match &args.output {
+        None => store.open_verifying(args.verification)?,
+        Some(_) => store.open_for_copying(args.verification)?,
+    };
     let table = match cache.open_table(args.key.as_str()) {
         Ok(Some(table)) => select(table, &args.selection)?,
         Ok(None) => return Err(miss(&cache, &args.key)),

@@ -8,8 +8,9 @@
 //! # Examples
 //!
 //! ```no_run
-//! # fn my_store() -> std::sync::Arc<dyn ck_core::Backend> { unimplemented!() }
-//! pollster::block_on(ck_core::conformance::run(my_store()));
+//! fn my_store_keeps_the_contract(store: std::sync::Arc<dyn ck_core::Backend>) {
+//!     ck_core::block_on(ck_core::conformance::run(store));
+//! }
 //! ```
 #![allow(
     clippy::panic,

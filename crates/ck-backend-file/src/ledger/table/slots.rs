@@ -197,6 +197,10 @@ impl Table {
 impl Table {
     /// Runs `change` with the mark that links are changing.
     pub(super) fn edit<T>(&self, change: impl FnOnce() -> Checked<T>) -> Checked<T> {
+        // Sealing again must not make sound what somebody else wrote meanwhile.
+        if !self.is_sealed() {
+            return Err(Damaged);
+        }
         let before = self.head(head::STATE)?;
         if before == AT_REST {
             self.set_head(head::STATE, LINKS_CHANGE)?;
