@@ -109,7 +109,7 @@ fn pass_on(
     while matches!(from.read_until(b'\n', &mut line), Ok(n) if n > 0) {
         let _ = to.write_all(&line);
         let text = String::from_utf8_lossy(&line);
-        if keep(text.trim())
+        if keep(text.trim_end())
             && let Ok(mut kept) = kept.lock()
         {
             kept.push(text.trim_end().to_owned());

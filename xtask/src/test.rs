@@ -38,10 +38,10 @@ pub(crate) fn all(args: &[String]) -> (Vec<String>, Result<()>) {
     (summary, tests.and(doc_tests))
 }
 
-/// `line` is trimmed. Doc tests that are compiled together print their own counts, and crates
-/// without any print a line too, which is dropped.
+/// Whether `line` sums up a run. Crates without any test print a line too, which is dropped; so is
+/// what failing tests printed, which nextest shows indented.
 fn is_summary(line: &str) -> bool {
-    line.starts_with("Summary [")
+    line.trim_start().starts_with("Summary [")
         || line.starts_with("test result: ") && !line.contains(" 0 passed; 0 failed; 0 ignored")
 }
 
@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn the_summaries_of_both_runners_are_recognised() {
         assert!(is_summary(
-            "Summary [   0.391s] 24 tests run: 24 passed, 0 skipped"
+            "     Summary [   0.391s] 24 tests run: 24 passed, 0 skipped"
         ));
         assert!(is_summary(
             "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out"
@@ -64,7 +64,10 @@ mod tests {
             "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured"
         ));
         assert!(!is_summary(
-            "PASS [   0.003s] ck-core key::tests::empty_keys_are_refused"
+            "    test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured"
+        ));
+        assert!(!is_summary(
+            "        PASS [   0.003s] ck-core key::tests::empty_keys_are_refused"
         ));
     }
 }

@@ -11,7 +11,7 @@ pub(super) struct Ceilings(BTreeMap<String, Ceiling>);
 /// What one case may need.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Ceiling {
-    /// The most that each metric may be, at every size. Bytes unless [`unit`] says otherwise.
+    /// The most that each metric may be, at every size. Bytes unless `unit` says otherwise.
     pub(super) limits: BTreeMap<String, f64>,
     /// The least that a metric may be.
     pub(super) floors: BTreeMap<String, f64>,
