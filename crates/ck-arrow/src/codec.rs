@@ -3,13 +3,13 @@
 //! Format: each buffer is its plain length as i64 LE, then the compressed bytes; a length of -1 says
 //! that plain bytes follow. <https://arrow.apache.org/docs/format/Columnar.html#compression>
 
-use std::io::{Read, Write};
+use std::io::Read;
 
 use arrow_buffer::Buffer;
 use arrow_ipc::CompressionType;
 use bytes::Bytes;
 use ck_core::{Error, ErrorKind, Result};
-use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
+use lz4_flex::frame::FrameDecoder;
 
 use crate::compression::Codec;
 use crate::message::damaged;
@@ -20,8 +20,8 @@ const PLAIN_PREFIX: [u8; PREFIX] = PLAIN.to_le_bytes();
 
 const PREFIX: usize = size_of::<i64>();
 
-/// Buffers from this size on are first tried on samples: many, random keys and floats above all, do
-/// not shrink, and finding that out by compressing all of them takes most of the time of a put.
+/// Buffers from this size on whose like did not shrink are first tried on samples: random keys and
+/// floats never shrink, and finding that out by compressing all of them takes most of the time of a put.
 const SAMPLED: usize = 256 * 1024;
 const SAMPLE: usize = 16 * 1024;
 
@@ -38,10 +38,12 @@ impl Codec {
     }
 }
 
-/// Compresses buffers, with its tables kept from one to the next.
+/// Compresses buffers, with its tables and its memory kept from one to the next.
 pub(crate) struct Compressor {
     codec: Codec,
     zstd: Option<zstd::bulk::Compressor<'static>>,
+    /// Where compressed bytes arise, before it is known how many there are.
+    scratch: Vec<u8>,
 }
 
 impl Compressor {
@@ -50,18 +52,24 @@ impl Compressor {
             Codec::Zstd(level) => Some(zstd::bulk::Compressor::new(level).map_err(failed)?),
             _ => None,
         };
-        Ok(Self { codec, zstd })
+        Ok(Self {
+            codec,
+            zstd,
+            scratch: Vec::new(),
+        })
     }
 
     /// The buffer as it is stored: one or two pieces. An empty buffer stays empty.
-    pub(crate) fn compress(&mut self, buffer: &Buffer) -> Result<Vec<Bytes>> {
+    ///
+    /// `was_plain` says that its like in the batch before did not shrink.
+    pub(crate) fn compress(&mut self, buffer: &Buffer, was_plain: bool) -> Result<Vec<Bytes>> {
         if buffer.is_empty() {
             return Ok(vec![]);
         }
-        if buffer.len() < SAMPLED || self.shrinks(buffer)? {
+        if buffer.len() < SAMPLED || !was_plain || self.shrinks(buffer)? {
             let compressed = self.frame(buffer)?;
             if compressed.len() < PREFIX + buffer.len() {
-                return Ok(vec![Bytes::from(compressed)]);
+                return Ok(vec![Bytes::copy_from_slice(compressed)]);
             }
         }
         Ok(vec![
@@ -82,34 +90,61 @@ impl Compressor {
     }
 
     /// The plain length and the compressed bytes.
-    fn frame(&mut self, plain: &[u8]) -> Result<Vec<u8>> {
+    fn frame(&mut self, plain: &[u8]) -> Result<&[u8]> {
         let bound = match self.codec {
             Codec::Zstd(_) => zstd::zstd_safe::compress_bound(plain.len()),
-            _ => lz4_flex::block::get_maximum_output_size(plain.len()) + 64,
+            _ => lz4_frame_bound(plain.len()),
         };
-        let mut out = Vec::with_capacity(PREFIX + bound);
-        out.extend_from_slice(&(plain.len() as u64).to_le_bytes());
-        match (&mut self.zstd, self.codec) {
-            (Some(zstd), _) => {
-                out.resize(PREFIX + bound, 0);
-                let written = zstd
-                    .compress_to_buffer(plain, &mut out[PREFIX..])
-                    .map_err(failed)?;
-                out.truncate(PREFIX + written);
-            }
-            _ => {
-                // The encoder copies each block; a small one is still in the cache when it is compressed.
-                let info = FrameInfo::new()
-                    .block_size(BlockSize::Max64KB)
-                    .block_mode(BlockMode::Independent);
-                let mut encoder = FrameEncoder::with_frame_info(info, &mut out);
-                encoder.write_all(plain).map_err(failed)?;
-                encoder.finish().map_err(|error| failed(error.into()))?;
-            }
+        if self.scratch.len() < PREFIX + bound {
+            self.scratch.resize(PREFIX + bound, 0);
         }
-        out.shrink_to_fit();
-        Ok(out)
+        let (prefix, out) = self.scratch.split_at_mut(PREFIX);
+        prefix.copy_from_slice(&(plain.len() as u64).to_le_bytes());
+        let written = match &mut self.zstd {
+            Some(zstd) => zstd.compress_to_buffer(plain, out).map_err(failed)?,
+            None => lz4_frame(plain, out)?,
+        };
+        Ok(&self.scratch[..PREFIX + written])
     }
+}
+
+/// The head of an LZ4 frame: its magic, independent blocks of at most 4 MiB, no checksums, and the
+/// check of those settings. <https://github.com/lz4/lz4/blob/dev/doc/lz4_Frame_format.md>
+const LZ4_HEAD: [u8; 7] = [0x04, 0x22, 0x4d, 0x18, 0x60, 0x70, 0x73];
+const LZ4_BLOCK: usize = 4 << 20;
+const LZ4_END: [u8; 4] = [0; 4];
+/// Marks a block that is stored plain.
+const LZ4_PLAIN: u32 = 1 << 31;
+
+fn lz4_frame_bound(len: usize) -> usize {
+    let blocks = len.div_ceil(LZ4_BLOCK);
+    let block = 4 + lz4_flex::block::get_maximum_output_size(len.min(LZ4_BLOCK));
+    LZ4_HEAD.len() + blocks * block + LZ4_END.len()
+}
+
+/// Writes an LZ4 frame into `out`, which has room for it; its length.
+///
+/// The blocks are compressed from where they lie; the encoder for streams would copy them first.
+fn lz4_frame(plain: &[u8], out: &mut [u8]) -> Result<usize> {
+    out[..LZ4_HEAD.len()].copy_from_slice(&LZ4_HEAD);
+    let mut end = LZ4_HEAD.len();
+    for block in plain.chunks(LZ4_BLOCK) {
+        let (head, body) = out[end..].split_at_mut(4);
+        let compressed = lz4_flex::block::compress_into(block, body)
+            .map_err(|error| failed(std::io::Error::other(error)))?;
+        let (len, mark) = if compressed < block.len() {
+            (compressed, 0)
+        } else {
+            body[..block.len()].copy_from_slice(block);
+            (block.len(), LZ4_PLAIN)
+        };
+        // A block has at most 4 MiB.
+        let word = u32::try_from(len).unwrap_or(0) | mark;
+        head.copy_from_slice(&word.to_le_bytes());
+        end += 4 + len;
+    }
+    out[end..end + LZ4_END.len()].copy_from_slice(&LZ4_END);
+    Ok(end + LZ4_END.len())
 }
 
 impl std::fmt::Debug for Compressor {
@@ -250,7 +285,7 @@ mod tests {
     fn round_trip(codec: Codec, plain: &[u8]) -> (usize, Vec<u8>) {
         let pieces = Compressor::new(codec)
             .unwrap()
-            .compress(&Buffer::from(plain))
+            .compress(&Buffer::from(plain), true)
             .unwrap();
         let stored = pieces.concat();
         let plain_again = match Stored::of(&stored).unwrap() {
@@ -312,7 +347,7 @@ mod tests {
         for codec in [Codec::Lz4, Codec::Zstd(1)] {
             let stored = Compressor::new(codec)
                 .unwrap()
-                .compress(&Buffer::from(&[5_u8; 1000][..]))
+                .compress(&Buffer::from(&[5_u8; 1000][..]), false)
                 .unwrap();
             let compressed = &stored[0][PREFIX..];
             let mut decompressor = Decompressor::new(codec.ipc().unwrap()).unwrap();

@@ -15,7 +15,7 @@ use crate::head::Head;
 use crate::message::{Message, damaged};
 use crate::options::EncodeOptions;
 use crate::output::Output;
-use crate::pool::{Compressed, Pool};
+use crate::pool::{Compressed, Input, Pool};
 use crate::slice::Slicer;
 use crate::tidy::{can_hold_garbage, without_garbage};
 
@@ -72,6 +72,8 @@ pub struct Encoder {
     flattener: Flattener,
     pool: Option<Pool>,
     pending: VecDeque<Pending>,
+    /// Which buffers of the last record batch did not shrink.
+    plain: Vec<bool>,
     output: Output,
 }
 
@@ -144,6 +146,7 @@ impl Encoder {
             slicer: None,
             has_ended: false,
             pending: VecDeque::new(),
+            plain: Vec::new(),
         })
     }
 
@@ -230,7 +233,7 @@ impl Encoder {
         if (is_full || self.has_ended)
             && let Some(pending) = self.pending.pop_front()
         {
-            return pending.write(&self.schema, &mut self.output).map(Some);
+            return self.write(pending).map(Some);
         }
         if !self.has_ended {
             return Ok(None);
@@ -269,6 +272,23 @@ impl Encoder {
         }
     }
 
+    /// Waits for the buffers of a message and lays it out.
+    fn write(&mut self, pending: Pending) -> Result<Vec<Bytes>> {
+        let mut stored: Vec<Vec<Bytes>> = Vec::with_capacity(pending.message.buffers.len());
+        for group in pending.buffers {
+            match group {
+                Group::Plain(buffers) => {
+                    stored.extend(buffers.into_iter().map(|buffer| vec![bytes_of(buffer)]));
+                }
+                Group::Compressing(compressed) => stored.extend(compressed.wait()?),
+            }
+        }
+        if self.pool.is_some() && pending.message.dictionary.is_none() {
+            self.plain = stored.iter().map(|pieces| pieces.len() > 1).collect();
+        }
+        self.output.message(&self.schema, pending.message, stored)
+    }
+
     /// Takes a slice apart and hands its buffers to compression.
     fn submit(&mut self, slice: RecordBatch) -> Result<()> {
         let tidy = |(column, garbage): (&ArrayRef, &bool)| {
@@ -293,9 +313,18 @@ impl Encoder {
         for (message, buffers) in self.flattener.flatten(&slice)? {
             let buffers = match &self.pool {
                 None => vec![Group::Plain(buffers)],
-                Some(pool) => groups(buffers)
-                    .map(|group| Group::Compressing(pool.compress(group)))
-                    .collect(),
+                Some(pool) => {
+                    // Only record batches are like the one before.
+                    let plain = if message.dictionary.is_none() {
+                        &self.plain[..]
+                    } else {
+                        &[]
+                    };
+                    let hints = plain.iter().copied().chain(std::iter::repeat(false));
+                    groups(buffers.into_iter().zip(hints))
+                        .map(|group| Group::Compressing(pool.compress(group)))
+                        .collect()
+                }
             };
             self.pending.push_back(Pending { message, buffers });
         }
@@ -303,8 +332,8 @@ impl Encoder {
     }
 }
 
-fn groups(buffers: Vec<Buffer>) -> impl Iterator<Item = Vec<Buffer>> {
-    let mut rest = buffers.into_iter().peekable();
+fn groups(buffers: impl Iterator<Item = Input>) -> impl Iterator<Item = Vec<Input>> {
+    let mut rest = buffers.peekable();
     std::iter::from_fn(move || {
         rest.peek()?;
         let mut bytes = 0;
@@ -312,26 +341,11 @@ fn groups(buffers: Vec<Buffer>) -> impl Iterator<Item = Vec<Buffer>> {
         while bytes < GROUP_BYTES
             && let Some(buffer) = rest.next()
         {
-            bytes += buffer.len();
+            bytes += buffer.0.len();
             group.push(buffer);
         }
         Some(group)
     })
-}
-
-impl Pending {
-    fn write(self, schema: &SchemaRef, output: &mut Output) -> Result<Vec<Bytes>> {
-        let mut stored: Vec<Vec<Bytes>> = Vec::with_capacity(self.message.buffers.len());
-        for group in self.buffers {
-            match group {
-                Group::Plain(buffers) => {
-                    stored.extend(buffers.into_iter().map(|buffer| vec![bytes_of(buffer)]))
-                }
-                Group::Compressing(compressed) => stored.extend(compressed.wait()?),
-            }
-        }
-        output.message(schema, self.message, stored)
-    }
 }
 
 /// Takes record batches apart into the buffers of their IPC messages.

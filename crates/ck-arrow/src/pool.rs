@@ -18,9 +18,12 @@ pub(crate) struct Pool {
 }
 
 struct Job {
-    buffers: Vec<Buffer>,
+    buffers: Vec<Input>,
     done: Sender<Result<Vec<Vec<Bytes>>>>,
 }
+
+/// A buffer, and whether its like in the batch before did not shrink.
+pub(crate) type Input = (Buffer, bool);
 
 /// A promise of compressed buffers, in the order they were given.
 #[derive(Debug)]
@@ -47,7 +50,9 @@ impl Pool {
                             done.send(
                                 buffers
                                     .iter()
-                                    .map(|buffer| compressor.compress(buffer))
+                                    .map(|(buffer, was_plain)| {
+                                        compressor.compress(buffer, *was_plain)
+                                    })
                                     .collect(),
                             ),
                         );
@@ -64,7 +69,7 @@ impl Pool {
         })
     }
 
-    pub(crate) fn compress(&self, buffers: Vec<Buffer>) -> Compressed {
+    pub(crate) fn compress(&self, buffers: Vec<Input>) -> Compressed {
         let (done, result) = channel();
         if let Some(jobs) = &self.jobs {
             // Fails only when all workers are gone; the receiver then says so.
