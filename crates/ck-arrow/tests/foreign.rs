@@ -418,3 +418,19 @@ fn an_arrow_stream_is_not_a_file_and_refused() {
     let framed = common::aligned(&[&head[..], &stream].concat());
     assert!(kinds.contains(&open(&framed, Verification::OnTouch).unwrap_err().kind()));
 }
+
+#[test]
+fn both_names_that_the_python_client_gives_its_tables_are_known() {
+    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
+    let bytes = std::fs::read(vectors.join("frames/empty.none.ck")).unwrap();
+    let payload = ck_frame::read(&bytes.into()).unwrap().payload;
+    let kind_under = |serializer: &str| {
+        let header = Header::new(serializer).encode().unwrap();
+        let entry = ck_core::MemoryEntry::new([&header[..], &payload].concat());
+        let table = ck_arrow::TableReader::open(Arc::new(entry), Verification::OnTouch);
+        block_on(table).map(drop).map_err(|error| error.kind())
+    };
+    assert_eq!(kind_under("arrow"), Ok(()));
+    assert_eq!(kind_under("ArrowSerializer"), Ok(()));
+    assert_eq!(kind_under("default"), Err(ErrorKind::Unsupported));
+}
