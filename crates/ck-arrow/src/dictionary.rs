@@ -2,10 +2,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{ArrowDictionaryKeyType, ByteArrayType, ByteViewType};
+use arrow_array::types::ArrowDictionaryKeyType;
 use arrow_array::{
-    Array, ArrayRef, DictionaryArray, GenericByteArray, GenericByteViewArray, PrimitiveArray,
-    UInt64Array, downcast_dictionary_array, downcast_primitive_array,
+    Array, ArrayRef, DictionaryArray, PrimitiveArray, UInt64Array, downcast_dictionary_array,
+    downcast_primitive_array,
 };
 use arrow_buffer::{ArrowNativeType, ToByteSlice};
 use arrow_schema::{ArrowError, DataType, Schema};
@@ -196,39 +196,20 @@ impl State {
 
 /// The bytes of each value, `None` for a null; `None` when the type has no bytes to compare.
 fn keys_of(values: &ArrayRef) -> Option<Vec<Option<Box<[u8]>>>> {
-    fn bytes<T: ByteArrayType>(array: &GenericByteArray<T>) -> Vec<Option<Box<[u8]>>> {
-        array
-            .iter()
-            .map(|v| {
-                v.map(|v| {
-                    let b: &[u8] = v.as_ref();
-                    b.into()
-                })
-            })
-            .collect()
-    }
-    fn views<T: ByteViewType>(array: &GenericByteViewArray<T>) -> Vec<Option<Box<[u8]>>> {
-        array
-            .iter()
-            .map(|v| {
-                v.map(|v| {
-                    let b: &[u8] = v.as_ref();
-                    b.into()
-                })
-            })
+    fn owned<V: AsRef<[u8]>>(values: impl Iterator<Item = Option<V>>) -> Vec<Option<Box<[u8]>>> {
+        values
+            .map(|value| value.map(|value| value.as_ref().into()))
             .collect()
     }
     Some(downcast_primitive_array!(
         values => values.iter().map(|v| v.map(|v| v.to_byte_slice().into())).collect(),
-        DataType::Utf8 => bytes(values.as_string::<i32>()),
-        DataType::LargeUtf8 => bytes(values.as_string::<i64>()),
-        DataType::Binary => bytes(values.as_binary::<i32>()),
-        DataType::LargeBinary => bytes(values.as_binary::<i64>()),
-        DataType::Utf8View => views(values.as_string_view()),
-        DataType::BinaryView => views(values.as_binary_view()),
-        DataType::FixedSizeBinary(_) => {
-            values.as_fixed_size_binary().iter().map(|v| v.map(Into::into)).collect()
-        }
+        DataType::Utf8 => owned(values.as_string::<i32>().iter()),
+        DataType::LargeUtf8 => owned(values.as_string::<i64>().iter()),
+        DataType::Binary => owned(values.as_binary::<i32>().iter()),
+        DataType::LargeBinary => owned(values.as_binary::<i64>().iter()),
+        DataType::Utf8View => owned(values.as_string_view().iter()),
+        DataType::BinaryView => owned(values.as_binary_view().iter()),
+        DataType::FixedSizeBinary(_) => owned(values.as_fixed_size_binary().iter()),
         _ => return None,
     ))
 }
