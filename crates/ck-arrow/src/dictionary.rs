@@ -13,6 +13,7 @@ use arrow_select::concat::concat;
 use arrow_select::take::take;
 
 use crate::nested::{any_type, map_children};
+use crate::spare::Spare;
 use crate::tidy::without_garbage;
 
 /// Brings the dictionaries of successive batches together.
@@ -106,7 +107,7 @@ impl Unifier {
     ) -> Result<PrimitiveArray<K>, ArrowError> {
         let values = array.values();
         if self.states.len() <= place {
-            let values = without_garbage(values)?;
+            let values = without_garbage(values, &Spare::default())?;
             self.states.push(State {
                 previous: (Arc::clone(&values), None),
                 values,
@@ -159,7 +160,7 @@ impl State {
         let common = values.len().min(self.values.len());
         if values.slice(0, common).to_data() == self.values.slice(0, common).to_data() {
             if values.len() > common {
-                self.values = without_garbage(values)?;
+                self.values = without_garbage(values, &Spare::default())?;
                 self.places = None;
             }
             return Ok(None);
@@ -188,7 +189,10 @@ impl State {
         }
         if !fresh.is_empty() {
             let fresh = take(values, &UInt64Array::from(fresh), None)?;
-            self.values = without_garbage(&concat(&[self.values.as_ref(), fresh.as_ref()])?)?;
+            self.values = without_garbage(
+                &concat(&[self.values.as_ref(), fresh.as_ref()])?,
+                &Spare::default(),
+            )?;
         }
         Ok(Some(moves.into()))
     }

@@ -17,6 +17,7 @@ use crate::options::EncodeOptions;
 use crate::output::Output;
 use crate::pool::{Compressed, Input, Pool};
 use crate::slice::Slicer;
+use crate::spare::Spare;
 use crate::tidy::{can_hold_garbage, without_garbage};
 
 /// Turns record batches into the bytes of an entry, segment by segment.
@@ -65,6 +66,8 @@ pub struct Encoder {
     head: Head,
     /// Which columns may hold on to more than their rows.
     garbage: Vec<bool>,
+    /// Memory for rewritten views.
+    spare: Spare,
     unifier: Option<Unifier>,
     input: VecDeque<RecordBatch>,
     slicer: Option<Slicer>,
@@ -128,6 +131,7 @@ impl Encoder {
                 .iter()
                 .map(|field| can_hold_garbage(field.data_type()))
                 .collect(),
+            spare: Spare::default(),
             unifier: Unifier::is_needed(&schema).then(Unifier::default),
             pool: match codec {
                 Codec::None => None,
@@ -293,7 +297,7 @@ impl Encoder {
     fn submit(&mut self, slice: RecordBatch) -> Result<()> {
         let tidy = |(column, garbage): (&ArrayRef, &bool)| {
             if *garbage {
-                without_garbage(column)
+                without_garbage(column, &self.spare)
             } else {
                 Ok(Arc::clone(column))
             }

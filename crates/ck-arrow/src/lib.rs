@@ -24,6 +24,7 @@ mod nested;
 mod output;
 mod pool;
 mod slice;
+mod spare;
 mod tidy;
 
 mod extent;

@@ -1,7 +1,7 @@
 //! How many bytes rows take when encoded, counted from what is really there.
 
 use arrow_array::RecordBatch;
-use arrow_data::ArrayData;
+use arrow_data::{ArrayData, ByteView, MAX_INLINE_VIEW_LEN};
 use arrow_schema::{DataType, UnionMode};
 
 /// The columns of one batch, ready to be asked for the size of any of its row ranges.
@@ -57,7 +57,8 @@ fn bytes_of(data: &ArrayData, start: usize, len: usize) -> usize {
                 len * 16
                     + views
                         .iter()
-                        .map(|view| outlined_bytes(*view))
+                        .filter_map(|view| outlined(*view))
+                        .map(|view| view.length as usize)
                         .sum::<usize>()
             }
             DataType::List(_) | DataType::Map(_, _) => {
@@ -119,11 +120,10 @@ fn bytes_of(data: &ArrayData, start: usize, len: usize) -> usize {
         }
 }
 
-/// Bytes a view keeps outside of itself: none up to 12, else all.
-pub(crate) fn outlined_bytes(view: u128) -> usize {
-    // The low four bytes of a view are its length.
-    let length = (view & u128::from(u32::MAX)) as usize;
-    if length > 12 { length } else { 0 }
+/// The view, if it keeps its bytes outside of itself.
+pub(crate) fn outlined(view: u128) -> Option<ByteView> {
+    let view = ByteView::from(view);
+    (view.length > MAX_INLINE_VIEW_LEN).then_some(view)
 }
 
 /// The smallest range that holds every `(offset, size)` item.
