@@ -9,7 +9,7 @@ use crate::message::{DictionaryHead, Span};
 const MAGIC: [u8; 4] = *b"CKI1";
 
 /// What an entry consists of, apart from its schema.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Index {
     pub(crate) dictionaries: Vec<Block>,
     pub(crate) batches: Vec<Block>,
@@ -51,43 +51,40 @@ impl Block {
 const BLOCK_LEN: usize = 8 + 4 + 8 + 8 + 8 + 1 + 8 + 4 + 4;
 const UNIT_LEN: usize = 4 + 8 + 8 + 8;
 
-impl Index {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let blocks = || self.dictionaries.iter().chain(&self.batches);
-        let len: usize = blocks()
-            .map(|b| BLOCK_LEN + b.units.len() * UNIT_LEN + b.inline.len())
-            .sum();
-        let mut out = Vec::with_capacity(12 + len);
-        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes();
-        out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&count(self.dictionaries.len()));
-        out.extend_from_slice(&count(self.batches.len()));
-        for block in blocks() {
-            let (kind, id) = match block.dictionary {
-                None => (0, 0),
-                Some(head) => (1 + u8::from(head.is_delta), head.id),
-            };
-            out.extend_from_slice(&block.offset.to_le_bytes());
-            out.extend_from_slice(&block.metadata_len.to_le_bytes());
-            out.extend_from_slice(&block.metadata_hash.to_le_bytes());
-            out.extend_from_slice(&block.body_len.to_le_bytes());
-            out.extend_from_slice(&block.rows.to_le_bytes());
-            out.push(kind);
-            out.extend_from_slice(&id.to_le_bytes());
-            out.extend_from_slice(&count(block.units.len()));
-            out.extend_from_slice(&count(block.inline.len()));
-            for unit in &block.units {
-                out.extend_from_slice(&unit.columns.to_le_bytes());
-                out.extend_from_slice(&unit.span.offset.to_le_bytes());
-                out.extend_from_slice(&unit.span.len.to_le_bytes());
-                out.extend_from_slice(&unit.hash.to_le_bytes());
-            }
-            out.extend_from_slice(&block.inline);
-        }
-        out
+/// An index that is being written: every block is kept as the bytes it will have.
+#[derive(Debug, Default)]
+pub(crate) struct IndexWriter {
+    dictionaries: Encoded,
+    batches: Encoded,
+}
+
+#[derive(Debug, Default)]
+struct Encoded {
+    count: usize,
+    blocks: Vec<u8>,
+}
+
+impl IndexWriter {
+    pub(crate) fn add(&mut self, block: &Block) {
+        let part = if block.dictionary.is_some() {
+            &mut self.dictionaries
+        } else {
+            &mut self.batches
+        };
+        part.count += 1;
+        block.encode(&mut part.blocks);
     }
 
-    /// Parses what [`Index::encode`] wrote, for an IPC file of `file_len` bytes and a table of
+    /// The bytes of the index, in pieces.
+    pub(crate) fn finish(self) -> [Vec<u8>; 3] {
+        let counts = [count(self.dictionaries.count), count(self.batches.count)];
+        let head = [&MAGIC[..], counts.as_flattened()].concat();
+        [head, self.dictionaries.blocks, self.batches.blocks]
+    }
+}
+
+impl Index {
+    /// Parses what [`IndexWriter::finish`] gave, for an IPC file of `file_len` bytes and a table of
     /// `columns` columns.
     pub(crate) fn decode(bytes: &[u8], file_len: u64, columns: usize) -> Result<Self> {
         let mut cursor = Cursor { rest: bytes };
@@ -123,6 +120,29 @@ impl Index {
 }
 
 impl Block {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let (kind, id) = match self.dictionary {
+            None => (0, 0),
+            Some(head) => (1 + u8::from(head.is_delta), head.id),
+        };
+        out.extend_from_slice(&self.offset.to_le_bytes());
+        out.extend_from_slice(&self.metadata_len.to_le_bytes());
+        out.extend_from_slice(&self.metadata_hash.to_le_bytes());
+        out.extend_from_slice(&self.body_len.to_le_bytes());
+        out.extend_from_slice(&self.rows.to_le_bytes());
+        out.push(kind);
+        out.extend_from_slice(&id.to_le_bytes());
+        out.extend_from_slice(&count(self.units.len()));
+        out.extend_from_slice(&count(self.inline.len()));
+        for unit in &self.units {
+            out.extend_from_slice(&unit.columns.to_le_bytes());
+            out.extend_from_slice(&unit.span.offset.to_le_bytes());
+            out.extend_from_slice(&unit.span.len.to_le_bytes());
+            out.extend_from_slice(&unit.hash.to_le_bytes());
+        }
+        out.extend_from_slice(&self.inline);
+    }
+
     fn decode(cursor: &mut Cursor<'_>, file_len: u64, columns: usize) -> Result<Self> {
         let (offset, metadata_len, metadata_hash) = (cursor.u64()?, cursor.u32()?, cursor.u64()?);
         let (body_len, rows, [kind]) = (cursor.u64()?, cursor.u64()?, cursor.take::<1>()?);
@@ -184,6 +204,10 @@ impl Block {
             inline,
         })
     }
+}
+
+fn count(n: usize) -> [u8; 4] {
+    u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes()
 }
 
 struct Cursor<'a> {
@@ -258,15 +282,22 @@ mod tests {
         }
     }
 
+    fn encoded(index: &Index) -> Vec<u8> {
+        let mut writer = IndexWriter::default();
+        let blocks = index.dictionaries.iter().chain(&index.batches);
+        blocks.for_each(|block| writer.add(block));
+        writer.finish().concat()
+    }
+
     #[test]
     fn an_index_round_trips() {
         let index = sample();
-        assert_eq!(Index::decode(&index.encode(), 1000, 3).unwrap(), index);
+        assert_eq!(Index::decode(&encoded(&index), 1000, 3).unwrap(), index);
     }
 
     #[test]
     fn every_truncation_and_every_impossible_claim_is_refused() {
-        let bytes = sample().encode();
+        let bytes = encoded(&sample());
         for len in 0..bytes.len() {
             assert!(Index::decode(&bytes[..len], 1000, 3).is_err());
         }

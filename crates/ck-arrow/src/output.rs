@@ -10,7 +10,7 @@ use crate::compression::Codec;
 use crate::extent::{Extent, extents};
 use crate::hash::{Hashes, xxh3};
 use crate::head::Seal;
-use crate::index::{Block, Index, Unit};
+use crate::index::{Block, IndexWriter, Unit};
 use crate::message::{ALIGNMENT, Message, PREFIX_LEN, Span, damaged, framed};
 
 /// What an IPC file begins with: the magic, padded to 8 bytes.
@@ -47,7 +47,10 @@ pub(crate) struct Output {
     /// Bytes given out so far.
     position: u64,
     hashes: Hashes,
-    index: Index,
+    index: IndexWriter,
+    /// What the footer lists.
+    dictionaries: Vec<FooterBlock>,
+    batches: Vec<FooterBlock>,
     rows: u64,
     /// Bytes that come before the next segment: at first the prelude.
     prelude: Option<Bytes>,
@@ -61,7 +64,9 @@ impl Output {
             ipc_start,
             position: 0,
             hashes: Hashes::new(),
-            index: Index::default(),
+            index: IndexWriter::default(),
+            dictionaries: Vec::new(),
+            batches: Vec::new(),
             rows: 0,
             prelude: None,
             seal: None,
@@ -101,7 +106,7 @@ impl Output {
     }
 
     pub(crate) fn batches(&self) -> u64 {
-        self.index.batches.len() as u64
+        self.batches.len() as u64
     }
 
     /// xxh3-64 of the IPC file.
@@ -208,11 +213,13 @@ impl Output {
         }
         segment.retain(|piece| !piece.is_empty());
         self.position += metadata_len as u64 + body_len;
+        self.index.add(&block);
+        let listed = listed(&block).ok_or_else(too_wide)?;
         if block.dictionary.is_some() {
-            self.index.dictionaries.push(block);
+            self.dictionaries.push(listed);
         } else {
             self.rows += block.rows;
-            self.index.batches.push(block);
+            self.batches.push(listed);
         }
         Ok(segment)
     }
@@ -222,44 +229,33 @@ impl Output {
         if self.seal.is_some() {
             return Ok(None);
         }
-        let index = self.index.encode();
-        let footer = self.footer(schema)?;
-        let tail = [&index[..], &footer].concat();
-        self.seal = Some(Seal {
-            tail_offset: self.position + END_OF_STREAM.len() as u64,
-            tail_len: tail.len() as u64,
-            tail_hash: xxh3(&tail),
-        });
         let mut segment: Vec<Bytes> = self.prelude.take().into_iter().collect();
         self.hashes.add(&END_OF_STREAM);
-        self.hashes.add(&tail);
-        self.position += (END_OF_STREAM.len() + tail.len()) as u64;
+        self.position += END_OF_STREAM.len() as u64;
         segment.push(Bytes::from_static(&END_OF_STREAM));
-        segment.push(Bytes::from(tail));
+        let footer = self.footer(schema)?;
+        let [counts, dictionaries, batches] = std::mem::take(&mut self.index).finish();
+        let (tail_offset, mut tail_len) = (self.position, 0);
+        for piece in [counts, dictionaries, batches, footer] {
+            self.hashes.add_to_unit(&piece);
+            tail_len += piece.len() as u64;
+            segment.push(Bytes::from(piece));
+        }
+        self.position += tail_len;
+        self.seal = Some(Seal {
+            tail_offset,
+            tail_len,
+            tail_hash: self.hashes.end_unit(),
+        });
+        segment.retain(|piece| !piece.is_empty());
         Ok(Some(segment))
     }
 
     /// The footer of the IPC file, with the length and the magic that end it.
     fn footer(&self, schema: &SchemaRef) -> Result<Vec<u8>> {
         let mut fbb = FlatBufferBuilder::new();
-        let blocks = |blocks: &[Block]| {
-            let one = |block: &Block| {
-                let signed = |value: u64| i64::try_from(value).ok();
-                let metadata_len = i32::try_from(block.metadata_len).ok()?;
-                Some(FooterBlock::new(
-                    signed(block.offset)?,
-                    metadata_len,
-                    signed(block.body_len)?,
-                ))
-            };
-            blocks
-                .iter()
-                .map(one)
-                .collect::<Option<Vec<_>>>()
-                .ok_or_else(too_wide)
-        };
-        let dictionaries = fbb.create_vector(&blocks(&self.index.dictionaries)?);
-        let batches = fbb.create_vector(&blocks(&self.index.batches)?);
+        let dictionaries = fbb.create_vector(&self.dictionaries);
+        let batches = fbb.create_vector(&self.batches);
         let schema = IpcSchemaEncoder::new()
             .with_dictionary_tracker(&mut DictionaryTracker::new(false))
             .schema_to_fb_offset(&mut fbb, schema);
@@ -274,6 +270,14 @@ impl Output {
         let len = i32::try_from(flatbuffer.len()).map_err(|_| too_wide())?;
         Ok([flatbuffer, &len.to_le_bytes(), END_MAGIC].concat())
     }
+}
+
+/// The block as the footer lists it, if its lengths fit.
+fn listed(block: &Block) -> Option<FooterBlock> {
+    let signed = |value: u64| i64::try_from(value).ok();
+    let metadata_len = i32::try_from(block.metadata_len).ok()?;
+    let (offset, body_len) = (signed(block.offset)?, signed(block.body_len)?);
+    Some(FooterBlock::new(offset, metadata_len, body_len))
 }
 
 /// The fields of a dictionary message: its values are one column.

@@ -258,7 +258,7 @@ fn damaged_entries_that_were_sealed_anew_give_a_table_or_a_typed_error() {
                     encode_table(&schema, &[whole.slice(0, 10), whole.slice(10, 14)], options)
                         .unwrap();
                 let head = entry.encoded.head.len();
-                let tail = entry.segments.last().unwrap().len();
+                let tail = entry.tail_len();
                 let mut rng = Rng(1000 + i as u64);
                 for round in 0..60 {
                     let mut bytes = entry.bytes.to_vec();
@@ -325,7 +325,7 @@ fn units_that_overlap_or_lie_out_of_order_are_corrupt() {
     )
     .unwrap();
     let head = entry.encoded.head.len();
-    let tail = entry.bytes.len() - (entry.segments.last().unwrap().len());
+    let tail = entry.bytes.len() - entry.tail_len();
     // Magic and two counts, the fixed part of the only block, then 28 bytes per unit, its offset at 4.
     let offset_of = |unit: usize| tail + 12 + 53 + 28 * unit + 4;
     let stored =

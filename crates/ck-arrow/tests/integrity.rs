@@ -304,7 +304,7 @@ fn parts_of_two_entries_never_make_a_table() {
     let len = first.bytes.len();
     let head = first.encoded.head.len();
     let layout = open(&first.bytes, Verification::OnTouch).unwrap().layout();
-    let tail = first.segments.last().unwrap().len();
+    let tail = first.tail_len();
     let cuts = [
         head,
         head + 100,

@@ -63,7 +63,7 @@ fn opening_reads_head_and_tail_and_nothing_else() {
         .unwrap();
         let (mock, table) = open_mock(&entry.bytes);
         assert_eq!((table.num_rows(), table.schema()), (4000, wide().schema()));
-        let tail = entry.segments.last().unwrap().len() as u64;
+        let tail = entry.tail_len() as u64;
         let len = entry.bytes.len() as u64;
         let reads = mock.take_reads();
         for read in &reads {

@@ -171,7 +171,7 @@ fn slices_copy_offsets_and_nothing_else() {
         .iter()
         .map(|batch| batch.metadata_bytes)
         .sum();
-    let tail = entry.segments.last().unwrap().len() as u64;
+    let tail = entry.tail_len() as u64;
     let prelude = layout.batches[0].offset;
     let offsets = 2 * 4 * (rows as u64 + slices as u64);
     assert!(
@@ -213,7 +213,7 @@ fn a_slice_at_an_odd_offset_copies_its_bitmaps_and_offsets_and_nothing_else() {
     let prelude = blocks().map(|block| block.offset).min().unwrap();
     let bitmaps = 4 * 5001_u64.div_ceil(8) + 8;
     let bytes: usize = copied(&entry, &source).iter().map(Bytes::len).sum();
-    let tail = entry.segments.last().unwrap().len() as u64;
+    let tail = entry.tail_len() as u64;
     assert!(
         (bytes as u64) <= prelude + metadata + bitmaps + tail + 8,
         "{bytes}"

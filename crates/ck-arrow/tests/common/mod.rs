@@ -25,6 +25,14 @@ pub(crate) struct Entry {
     pub(crate) bytes: Bytes,
 }
 
+impl Entry {
+    /// Bytes of the block index and the footer, which end the entry.
+    pub(crate) fn tail_len(&self) -> usize {
+        let starts = self.bytes.windows(4).rposition(|bytes| bytes == b"CKI1");
+        self.bytes.len() - starts.expect("a block index")
+    }
+}
+
 /// Encodes batches, drawing segments as early as possible.
 pub(crate) fn encode_table(
     schema: &SchemaRef,
