@@ -22,7 +22,7 @@ use crate::tidy::{can_hold_garbage, without_garbage};
 
 /// Turns record batches into the bytes of an entry, segment by segment.
 ///
-/// The encoder is synchronous and pull-based: it does nothing on its own, so a slow store slows it
+/// The encoder is synchronous and pull-based: it takes in no more on its own, so a slow store slows it
 /// down and memory stays flat. Push batches, take segments until there are none, push more; call
 /// [`Encoder::end`], take the rest, then [`Encoder::finish`] gives the head of the entry, which holds
 /// the hashes and goes in front of the segments.
@@ -220,13 +220,15 @@ impl Encoder {
     /// everything has been given out.
     ///
     /// A segment is about one record batch. The call works for as long as that takes to encode or
-    /// compress.
+    /// compress. Plain segments are still being hashed, on a thread beside, when they are given out; the
+    /// next call waits for that.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Unsupported`] when the source cannot be expressed as one Arrow IPC file (its
     /// batches' dictionaries outgrow their keys or contradict each other's order).
     pub fn next_segment(&mut self) -> Result<Option<Vec<Bytes>>> {
+        self.output.settle()?;
         while self.pending.len() < self.depth {
             let Some(batch) = self.next_slice() else {
                 break;
@@ -251,7 +253,7 @@ impl Encoder {
     ///
     /// [`ErrorKind::Misuse`] when segments are still to be taken.
     pub fn finish(self) -> Result<Encoded> {
-        let Some(seal) = self.output.seal() else {
+        let Some((seal, payload_hash)) = self.output.seal() else {
             return Err(Error::new(
                 ErrorKind::Misuse,
                 "the encoder was finished before its last segment was taken",
@@ -261,7 +263,7 @@ impl Encoder {
         Ok(Encoded {
             rows: self.output.rows(),
             batches: self.output.batches(),
-            head: self.head.patch(&seal, self.output.hash())?,
+            head: self.head.patch(&seal, payload_hash)?,
             bytes,
         })
     }

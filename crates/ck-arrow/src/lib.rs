@@ -39,6 +39,7 @@ mod footer;
 mod layout;
 mod locate;
 mod reader;
+mod record;
 mod stream;
 
 mod compact;

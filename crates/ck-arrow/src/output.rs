@@ -8,10 +8,11 @@ use flatbuffers::FlatBufferBuilder;
 
 use crate::compression::Codec;
 use crate::extent::{Extent, extents};
-use crate::hash::{Hashes, xxh3};
+use crate::hash::xxh3;
 use crate::head::Seal;
-use crate::index::{Block, IndexWriter, Unit};
+use crate::index::{Block, Unit};
 use crate::message::{ALIGNMENT, Message, PREFIX_LEN, Span, damaged, framed};
+use crate::record::{Record, Recorder};
 
 /// What an IPC file begins with: the magic, padded to 8 bytes.
 pub(crate) const MAGIC: &[u8; 8] = b"ARROW1\0\0";
@@ -38,7 +39,7 @@ const WINDOW_FROM_BYTES: u64 = 4 << 20;
 
 static ZEROS: [u8; WINDOW] = [0; WINDOW];
 
-/// The IPC file being written: positions, hashes and the index of what has been given out.
+/// The IPC file being written: positions and the record of what has been given out.
 #[derive(Debug)]
 pub(crate) struct Output {
     codec: Codec,
@@ -46,31 +47,18 @@ pub(crate) struct Output {
     ipc_start: u64,
     /// Bytes given out so far.
     position: u64,
-    hashes: Hashes,
-    index: IndexWriter,
+    recorder: Recorder,
     /// What the footer lists.
     dictionaries: Vec<FooterBlock>,
     batches: Vec<FooterBlock>,
     rows: u64,
     /// Bytes that come before the next segment: at first the prelude.
     prelude: Option<Bytes>,
-    seal: Option<Seal>,
+    seal: Option<(Seal, u64)>,
 }
 
 impl Output {
     pub(crate) fn new(schema: &SchemaRef, codec: Codec, ipc_start: u64) -> Result<Self> {
-        let mut output = Self {
-            codec,
-            ipc_start,
-            position: 0,
-            hashes: Hashes::new(),
-            index: IndexWriter::default(),
-            dictionaries: Vec::new(),
-            batches: Vec::new(),
-            rows: 0,
-            prelude: None,
-            seal: None,
-        };
         let message = IpcDataGenerator::default().schema_to_bytes_with_dictionary_tracker(
             schema,
             &mut DictionaryTracker::new(false),
@@ -91,10 +79,19 @@ impl Output {
             &framed(&message.ipc_message, total - MAGIC.len()),
         ]
         .concat();
-        output.hashes.add(&prelude);
-        output.position = prelude.len() as u64;
-        output.prelude = Some(Bytes::from(prelude));
-        Ok(output)
+        let mut record = Record::new();
+        record.hashes.add(&prelude);
+        Ok(Self {
+            codec,
+            ipc_start,
+            position: prelude.len() as u64,
+            recorder: Recorder::new(record, codec == Codec::None),
+            dictionaries: Vec::new(),
+            batches: Vec::new(),
+            rows: 0,
+            prelude: Some(Bytes::from(prelude)),
+            seal: None,
+        })
     }
 
     pub(crate) fn len(&self) -> u64 {
@@ -109,14 +106,14 @@ impl Output {
         self.batches.len() as u64
     }
 
-    /// xxh3-64 of the IPC file.
-    pub(crate) fn hash(&self) -> u64 {
-        self.hashes.whole()
+    /// The seal and the xxh3-64 of the IPC file, once the tail is out.
+    pub(crate) fn seal(&self) -> Option<(Seal, u64)> {
+        self.seal
     }
 
-    /// The seal, once the tail is out.
-    pub(crate) fn seal(&self) -> Option<Seal> {
-        self.seal
+    /// Waits until what has been given out is no longer held here.
+    pub(crate) fn settle(&mut self) -> Result<()> {
+        self.recorder.settle().map(drop)
     }
 
     /// Lays a message out: places and hashes its stored buffers, writes its metadata.
@@ -163,9 +160,7 @@ impl Output {
             inline: if is_inline { flatbuffer } else { Vec::new() },
         };
 
-        let mut segment: Vec<Bytes> = self.prelude.take().into_iter().collect();
-        self.hashes.add(&metadata);
-        segment.push(Bytes::from(metadata));
+        let mut segment = vec![Bytes::from(metadata)];
         let mut unit = Unit {
             columns: 0,
             span: Span::default(),
@@ -181,11 +176,9 @@ impl Output {
                 let mut len = 0;
                 for piece in pieces {
                     len += piece.len();
-                    self.hashes.add_to_unit(&piece);
                     segment.push(piece);
                 }
                 let padding = &ZEROS[..len.next_multiple_of(ALIGNMENT) - len];
-                self.hashes.add_to_unit(padding);
                 if !padding.is_empty() {
                     segment.push(Bytes::from_static(padding));
                 }
@@ -196,7 +189,6 @@ impl Output {
                     offset: unit.span.end(),
                     len: 0,
                 };
-                unit.hash = self.hashes.end_unit();
                 block.units.push(std::mem::replace(
                     &mut unit,
                     Unit {
@@ -208,18 +200,20 @@ impl Output {
             }
         }
         if unit.columns > 0 {
-            unit.hash = self.hashes.end_unit();
             block.units.push(unit);
         }
         segment.retain(|piece| !piece.is_empty());
         self.position += metadata_len as u64 + body_len;
-        self.index.add(&block);
         let listed = listed(&block).ok_or_else(too_wide)?;
         if block.dictionary.is_some() {
             self.dictionaries.push(listed);
         } else {
             self.rows += block.rows;
             self.batches.push(listed);
+        }
+        self.recorder.add(block, &segment)?;
+        if let Some(prelude) = self.prelude.take() {
+            segment.insert(0, prelude);
         }
         Ok(segment)
     }
@@ -230,23 +224,25 @@ impl Output {
             return Ok(None);
         }
         let mut segment: Vec<Bytes> = self.prelude.take().into_iter().collect();
-        self.hashes.add(&END_OF_STREAM);
         self.position += END_OF_STREAM.len() as u64;
         segment.push(Bytes::from_static(&END_OF_STREAM));
         let footer = self.footer(schema)?;
-        let [counts, dictionaries, batches] = std::mem::take(&mut self.index).finish();
+        let record = self.recorder.settle()?;
+        record.hashes.add(&END_OF_STREAM);
+        let [counts, dictionaries, batches] = std::mem::take(&mut record.index).finish();
         let (tail_offset, mut tail_len) = (self.position, 0);
         for piece in [counts, dictionaries, batches, footer] {
-            self.hashes.add_to_unit(&piece);
+            record.hashes.add_to_unit(&piece);
             tail_len += piece.len() as u64;
             segment.push(Bytes::from(piece));
         }
         self.position += tail_len;
-        self.seal = Some(Seal {
+        let seal = Seal {
             tail_offset,
             tail_len,
-            tail_hash: self.hashes.end_unit(),
-        });
+            tail_hash: record.hashes.end_unit(),
+        };
+        self.seal = Some((seal, record.hashes.whole()));
         segment.retain(|piece| !piece.is_empty());
         Ok(Some(segment))
     }

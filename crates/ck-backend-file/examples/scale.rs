@@ -7,7 +7,7 @@
 #![expect(clippy::print_stdout, reason = "a measurement is printed")]
 
 use std::error::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -89,15 +89,20 @@ fn scale(dir: &Path, large: u64) -> Result<(), Box<dyn Error>> {
                 times.push(time(|| put(store, &key, &body))?);
             }
         }
-        let [few, many] = times.each_mut().map(|times| median(times));
-        println!(
-            "{what}: {:.1} us at {SMALL}, {:.1} us at {large}, ratio {:.2}",
-            micros(few),
-            micros(many),
-            micros(many) / micros(few),
-        );
+        compare(what, large, times);
     }
     drop(stores);
+    let mut dirs = Vec::new();
+    for name in ["few", "many"] {
+        dirs.push(Files::of(&dir.join(name))?);
+    }
+    let mut times = [Vec::new(), Vec::new()];
+    for i in 0..ROUNDS {
+        for (files, times) in dirs.iter_mut().zip(&mut times) {
+            times.push(time(|| files.replace(i, &body))?);
+        }
+    }
+    compare("the same calls to the file system alone", large, times);
     let start = Instant::now();
     let again = open("many", large)?;
     get(&again, &Key::new("new entries-0"))?;
@@ -106,6 +111,49 @@ fn scale(dir: &Path, large: u64) -> Result<(), Box<dyn Error>> {
         micros(start.elapsed())
     );
     Ok(())
+}
+
+/// A directory whose files are replaced with no store around.
+struct Files {
+    dir: PathBuf,
+    oldest_first: std::vec::IntoIter<PathBuf>,
+}
+
+impl Files {
+    fn of(dir: &Path) -> Result<Self, Box<dyn Error>> {
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                files.push((entry.metadata()?.modified()?, entry.path()));
+            }
+        }
+        files.sort_unstable();
+        let oldest_first: Vec<_> = files.into_iter().map(|(_, path)| path).collect();
+        Ok(Self {
+            dir: dir.to_owned(),
+            oldest_first: oldest_first.into_iter(),
+        })
+    }
+
+    /// A new file under its final name, and the oldest one gone.
+    fn replace(&mut self, i: u64, body: &[u8]) -> Result<(), Box<dyn Error>> {
+        let temp = self.dir.join(format!(".{i:032x}.tmp"));
+        std::fs::write(&temp, body)?;
+        std::fs::rename(&temp, self.dir.join(format!("{i:032x}")))?;
+        std::fs::remove_file(self.oldest_first.next().ok_or("no file is left")?)?;
+        Ok(())
+    }
+}
+
+fn compare(what: &str, large: u64, mut times: [Vec<Duration>; 2]) {
+    let [few, many] = times.each_mut().map(|times| median(times));
+    println!(
+        "{what}: {:.1} us at {SMALL}, {:.1} us at {large}, ratio {:.2}",
+        micros(few),
+        micros(many),
+        micros(many) / micros(few),
+    );
 }
 
 fn put(store: &FileBackend, key: &Key, body: &Bytes) -> Result<(), Box<dyn Error>> {

@@ -102,7 +102,14 @@ impl Backend for FileBackend {
     fn open<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Arc<dyn EntryReader>>>> {
         let name = Name::of(key);
         Box::pin(async move {
-            let entry = self.run(move |store| Entry::open(store, name)).await?;
+            #[cfg(target_os = "linux")]
+            let at_once = Entry::open_at_once(&self.0, name);
+            #[cfg(not(target_os = "linux"))]
+            let at_once = None;
+            let entry = match at_once {
+                Some(entry) => entry,
+                None => self.run(move |store| Entry::open(store, name)).await?,
+            };
             Ok(entry.map(|entry| Arc::new(entry) as Arc<dyn EntryReader>))
         })
     }

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use crate::error::Fault;
@@ -68,6 +68,21 @@ impl Directory {
         let fd = match retry(|| rustix::fs::openat(&self.fd, name, flags, Mode::empty())) {
             Ok(fd) => fd,
             Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::ISDIR) => return Ok(None),
+            Err(errno) => return Err(errno),
+        };
+        let stat = rustix::fs::fstat(&fd)?;
+        Ok(is_regular(&stat).then_some((fd, stat)))
+    }
+
+    /// As [`Directory::open_file`], for reading and only if nothing has to be waited for:
+    /// [`Errno::AGAIN`] when the kernel does not have the name in memory.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn open_cached(&self, name: &str) -> Result<Option<(OwnedFd, Stat)>, Errno> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let cached = ResolveFlags::CACHED;
+        let fd = match rustix::fs::openat2(&self.fd, name, flags, Mode::empty(), cached) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(errno),
         };
         let stat = rustix::fs::fstat(&fd)?;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use ck_core::{BoxFuture, EntryInfo, EntryReader, Expiry, Key, Result, offload};
 use rustix::buffer::spare_capacity;
 use rustix::fs::{OFlags, Stat};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::builder::ReadMode;
 use crate::directory::{self, retry};
@@ -74,21 +74,65 @@ impl Entry {
                 return Ok(None);
             }
         };
+        let entry = Self::of(store, name, (file, stat), expiry, small);
+        store.set_warm();
+        Ok(Some(entry))
+    }
+
+    /// As [`Entry::open`], without waiting for a disk or for others: `None` when that cannot be.
+    ///
+    /// What the kernel has in memory takes a fifth of the time that a hop to another thread takes.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn open_at_once(store: &Arc<Store>, name: Name) -> Option<Option<Self>> {
+        // The first use of a ledger may have to repair it.
+        if !store.is_warm() {
+            return None;
+        }
+        let Some((file, stat)) = store.dir.open_cached(&name.to_string()).ok()? else {
+            return Some(None);
+        };
+        let size = directory::size(&stat);
+        let (header, small) = if size <= SMALL_FILE {
+            let bytes = read_at_once(&file, small_len(size))?;
+            (Header::parse(&bytes), Some(bytes))
+        } else {
+            (Header::parse(&read_at_once(&file, HEADER_LEN)?), None)
+        };
+        match header {
+            Header::Known(expiry) if !expiry.is_expired() => {
+                Some(Some(Self::of(store, name, (file, stat), expiry, small)))
+            }
+            // It may have to be removed.
+            _ => None,
+        }
+    }
+
+    /// An entry whose file was found intact, and with that used.
+    fn of(
+        store: &Arc<Store>,
+        name: Name,
+        (file, stat): (OwnedFd, Stat),
+        expiry: Expiry,
+        small: Option<Bytes>,
+    ) -> Self {
         let (len, body) = match small {
             Some(bytes) => {
                 let bytes = bytes.slice(HEADER_LEN..);
                 (bytes.len() as u64, Body::Small(bytes))
             }
-            None => (size - HEADER_LEN as u64, large(store, name, file, &stat)),
+            None => {
+                let len = directory::size(&stat) - HEADER_LEN as u64;
+                (len, large(store, name, file, &stat))
+            }
         };
         store.record_use(name);
-        Ok(Some(Self {
+        Self {
             store: Arc::clone(store),
             name,
             expiry,
             len,
             body,
-        }))
+        }
     }
 
     fn fault(&self, errno: Errno) -> Fault {
@@ -321,6 +365,17 @@ fn large(store: &Store, name: Name, file: OwnedFd, stat: &Stat) -> Body {
 
 fn small_len(size: u64) -> usize {
     usize::try_from(size).unwrap_or_default()
+}
+
+/// The first `len` bytes of the file, aligned as by [`read_aligned`], if the kernel has them in memory.
+#[cfg(target_os = "linux")]
+fn read_at_once(file: impl AsFd, len: usize) -> Option<Bytes> {
+    let mut memory = vec![0; len + ALIGNMENT - 1];
+    let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT - 1);
+    let buffer = &mut memory[start..start + len];
+    let mut parts = [std::io::IoSliceMut::new(buffer)];
+    let read = rustix::io::preadv2(&file, &mut parts, 0, ReadWriteFlags::NOWAIT);
+    (read == Ok(len)).then(|| Bytes::from(memory).slice(start..start + len))
 }
 
 /// Reads `len` bytes from `offset` on into memory that starts at a multiple of 64; fewer only at the

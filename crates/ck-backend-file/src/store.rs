@@ -22,6 +22,8 @@ pub(crate) struct Store {
     pub(crate) settings: Settings,
     pub(crate) ledger: Ledger,
     reconciling: AtomicBool,
+    /// Whether an entry was opened, and with that the ledger.
+    warm: AtomicBool,
 }
 
 /// A file of the directory, as opened.
@@ -42,11 +44,20 @@ impl Store {
             settings,
             ledger,
             reconciling: AtomicBool::new(false),
+            warm: AtomicBool::new(false),
         })
     }
 
     pub(crate) fn lock(&self) -> Result<Locked<'_>, Fault> {
         self.ledger.lock(self.settings.lock_timeout)
+    }
+
+    pub(crate) fn is_warm(&self) -> bool {
+        self.warm.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_warm(&self) {
+        self.warm.store(true, Ordering::Release);
     }
 
     /// A fault of an operation on one entry.

@@ -4,45 +4,60 @@ use std::time::{Duration, Instant};
 /// A mutex that can be waited for with a deadline: whoever has taken the value out holds it.
 #[derive(Debug)]
 pub(super) struct Gate<T> {
-    value: Mutex<Option<T>>,
+    state: Mutex<State<T>>,
     returned: Condvar,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    value: Option<T>,
+    waiting: usize,
 }
 
 impl<T> Gate<T> {
     pub(super) fn new(value: T) -> Self {
         Self {
-            value: Mutex::new(Some(value)),
+            state: Mutex::new(State {
+                value: Some(value),
+                waiting: 0,
+            }),
             returned: Condvar::new(),
         }
     }
 
     /// Takes the value, waiting until `deadline` for others to put it back.
     pub(super) fn take(&self, deadline: Instant) -> Option<T> {
-        let mut value = self.value();
+        let mut state = self.state();
         loop {
-            if let Some(value) = value.take() {
+            if let Some(value) = state.value.take() {
                 return Some(value);
             }
             let left = deadline.checked_duration_since(Instant::now())?;
+            state.waiting += 1;
             let waited = self
                 .returned
-                .wait_timeout(value, left.max(Duration::from_millis(1)));
-            value = waited.unwrap_or_else(PoisonError::into_inner).0;
+                .wait_timeout(state, left.max(Duration::from_millis(1)));
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state.waiting -= 1;
         }
     }
 
     /// Takes the value if nobody has it.
     pub(super) fn try_take(&self) -> Option<T> {
-        self.value().take()
+        self.state().value.take()
     }
 
     pub(super) fn put_back(&self, value: T) {
-        *self.value() = Some(value);
-        self.returned.notify_one();
+        let mut state = self.state();
+        state.value = Some(value);
+        // Waking takes a system call even where nobody waits.
+        if state.waiting > 0 {
+            self.returned.notify_one();
+        }
     }
 
     /// Held for a few instructions only, so nobody waits here.
-    fn value(&self) -> MutexGuard<'_, Option<T>> {
-        self.value.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
