@@ -9,7 +9,7 @@ use bytes::Bytes;
 use ck_core::{EntryReader, Error, ErrorKind, Result, offload};
 use ck_frame::Header;
 
-use crate::decode::{Dictionaries, Part};
+use crate::decode::{Dictionaries, Part, arrays};
 use crate::extent::extents;
 use crate::footer::{Footer, TRAILER_LEN, footer_len};
 use crate::hash::{Hashes, xxh3};
@@ -19,6 +19,7 @@ use crate::locate::{Located, locate};
 use crate::message::{ALIGNMENT, DictionaryHead, Message, Span, damaged};
 use crate::output::dictionary_fields;
 use crate::reader::Verification;
+use crate::window::{self, Window, can_cut};
 
 /// Work on fewer bytes than this is not worth a hop to another thread.
 const OFFLOAD_BYTES: usize = 256 * 1024;
@@ -133,10 +134,83 @@ impl Content {
             .dictionaries(wanted.iter().map(|column| &*fields[*column]))
             .await?;
         let number = self.index.dictionaries.len() + place;
-        let rows = usize::try_from(block.rows)
-            .map_err(|_| damaged("a batch has more rows than memory can count"))?;
         let columns = self.columns(number, block, message, fields.clone(), wanted, dictionaries);
         let columns = columns.await.map_err(|error| error.with("batch", place))?;
+        self.assemble(place, wanted, columns, block.rows)
+    }
+
+    /// The columns `wanted` of the first rows of `rows`, a range within a batch that starts at a multiple of
+    /// eight: as many as take `bytes`, or eight. `None` when the batch has to be read as a whole.
+    pub(crate) async fn window(
+        self: &Arc<Self>,
+        place: usize,
+        wanted: &[usize],
+        rows: Range<u64>,
+        bytes: u64,
+    ) -> Result<Option<RecordBatch>> {
+        let block = &self.index.batches[place];
+        // Where nothing is copied, or hashes prove whole columns only, parts are worth nothing.
+        let is_proved = self.seal.is_some() && self.verification != Verification::Off;
+        if block.body_len <= bytes || self.entry.contiguous().is_some() || is_proved {
+            return Ok(None);
+        }
+        let message = self.message(place, block).await?;
+        let fields = self.schema.fields();
+        let can_cut = |column: &usize| can_cut(fields[*column].data_type(), &message);
+        if message.compression.is_some() || !wanted.iter().all(can_cut) {
+            return Ok(None);
+        }
+        if message.dictionary.is_some() || message.rows != block.rows {
+            return Err(damaged("a batch is not what the index says").with("batch", place));
+        }
+        let dictionaries = self
+            .dictionaries(wanted.iter().map(|column| &*fields[*column]))
+            .await?;
+        let extents = extents(fields, &message, true)?;
+        let (source, body) = (self.source(), block.body());
+        let share = |rows: u64, bytes: u64, of: u64| {
+            u64::try_from(u128::from(rows) * u128::from(bytes) / u128::from(of)).unwrap_or(rows)
+        };
+        let mut count = share(block.rows, bytes, block.body_len);
+        let windows = loop {
+            count = (count - count % window::STEP)
+                .max(window::STEP)
+                .min(rows.end - rows.start);
+            let mut windows = Vec::with_capacity(wanted.len());
+            for column in wanted {
+                let rows = rows.start..rows.start + count;
+                let data_type = fields[*column].data_type();
+                let window =
+                    Window::plan(&source, body, &message, &extents[*column], data_type, rows);
+                windows.push(window.await.map_err(|error| error.with("batch", place))?);
+            }
+            let planned: u64 = windows.iter().map(Window::bytes).sum();
+            if planned <= bytes || count <= window::STEP {
+                break windows;
+            }
+            // Rows wider than the batch's average.
+            count = (count / 2).min(share(count, bytes, planned));
+        };
+        let mut columns = Vec::with_capacity(wanted.len());
+        for (column, window) in wanted.iter().zip(windows) {
+            let (message, data) = window.load(&source, body, count).await?;
+            let field = Fields::from(vec![Arc::clone(&fields[*column])]);
+            let arrays = arrays(field, &message, &data, &dictionaries, true);
+            columns.extend(arrays.map_err(|error| error.with("batch", place))?);
+        }
+        self.assemble(place, wanted, columns, count).map(Some)
+    }
+
+    fn assemble(
+        &self,
+        place: usize,
+        wanted: &[usize],
+        columns: Vec<ArrayRef>,
+        rows: u64,
+    ) -> Result<RecordBatch> {
+        let rows = usize::try_from(rows)
+            .map_err(|_| damaged("a batch has more rows than memory can count"))?;
+        let fields = self.schema.fields();
         let schema = if wanted.iter().copied().eq(0..fields.len()) {
             Arc::clone(&self.schema)
         } else {
@@ -415,13 +489,13 @@ fn needed_dictionaries(field: &Field, needed: &mut Vec<(i64, DataType)>) {
 }
 
 /// The IPC file inside an entry.
-struct Source<'a> {
+pub(crate) struct Source<'a> {
     entry: &'a dyn EntryReader,
     start: u64,
 }
 
 impl Source<'_> {
-    async fn read(&self, range: Range<u64>) -> Result<Bytes> {
+    pub(crate) async fn read(&self, range: Range<u64>) -> Result<Bytes> {
         let range = self.start + range.start..self.start + range.end;
         match self.entry.contiguous() {
             Some(bytes) => slice(bytes, range),

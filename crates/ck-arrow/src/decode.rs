@@ -182,7 +182,7 @@ impl Part {
 }
 
 /// The arrays that `message` describes, with its buffers in `data`.
-fn arrays(
+pub(crate) fn arrays(
     fields: Fields,
     message: &Message,
     data: &Buffer,

@@ -9,6 +9,7 @@ use ck_core::{EntryReader, Error, ErrorKind, Result, block_on};
 use crate::content::Content;
 use crate::layout::Layout;
 use crate::stream::TableStream;
+use crate::window::STEP;
 
 /// When stored bytes are compared with their hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -269,6 +270,46 @@ impl TableReader {
         }
     }
 
+    /// As [`TableReader::batches`], but batches of more than `bytes` come in parts of that size, of which
+    /// only the rows' own bytes are read, as far as that can be done.
+    ///
+    /// For files of other writers, which may have all their rows in one batch. Batches that are compressed,
+    /// or mapped, or have hashes to be verified, and those with run-end encoded columns, list views
+    /// or dense unions, come whole; so do eight rows that have more bytes together.
+    ///
+    /// # Memory
+    ///
+    /// One part, and the largest of its columns once more. Dictionaries are held as by all reads.
+    #[must_use]
+    pub fn windows(&self, bytes: u64) -> Windows {
+        Windows {
+            table: self.clone(),
+            bytes,
+            batch: 0,
+            row: self.rows.start,
+        }
+    }
+
+    /// The next part from `row` on of the batch at this place, and the row that follows it.
+    async fn window(&self, place: usize, row: u64, bytes: u64) -> Result<(RecordBatch, u64)> {
+        let at = self.batches.start + place;
+        let start = self.starts[at];
+        let end = self.starts[at + 1].min(self.rows.end);
+        // Parts start at a multiple of eight rows, so some rows may come before.
+        let ahead = (row - start) % STEP;
+        let rows = row - start - ahead..end - start;
+        let window = self.content.window(at, &self.columns, rows, bytes);
+        let Some(part) = window.await? else {
+            return Ok((self.batch(place).await?, end));
+        };
+        let ahead = usize::try_from(ahead)
+            .unwrap_or(usize::MAX)
+            .min(part.num_rows());
+        let part = part.slice(ahead, part.num_rows() - ahead);
+        let next = row + part.num_rows() as u64;
+        Ok((part, next))
+    }
+
     /// Compares the whole entry with the hash it was stored with; where the writer stored none, decodes
     /// all of it instead.
     ///
@@ -333,6 +374,47 @@ impl Iterator for Batches {
 }
 
 impl RecordBatchReader for Batches {
+    fn schema(&self) -> SchemaRef {
+        self.table.schema()
+    }
+}
+
+/// The record batches of a table, large ones in parts, read as they are taken.
+#[derive(Debug)]
+pub struct Windows {
+    table: TableReader,
+    bytes: u64,
+    batch: usize,
+    /// The next row to read, of the entry.
+    row: u64,
+}
+
+impl Iterator for Windows {
+    type Item = Result<RecordBatch, ArrowError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let table = &self.table;
+        if self.batch == table.num_batches() {
+            return None;
+        }
+        let window = block_on(table.window(self.batch, self.row, self.bytes));
+        let (batch, next) = match window {
+            Ok(window) => window,
+            Err(error) => {
+                self.batch = table.num_batches();
+                return Some(Err(ArrowError::ExternalError(Box::new(error))));
+            }
+        };
+        let end = table.starts[table.batches.start + self.batch + 1];
+        if next >= end.min(table.rows.end) {
+            self.batch += 1;
+        }
+        self.row = next;
+        Some(Ok(batch))
+    }
+}
+
+impl RecordBatchReader for Windows {
     fn schema(&self) -> SchemaRef {
         self.table.schema()
     }

@@ -7,19 +7,19 @@ use arrow_ipc::reader::StreamReader;
 use ck_arrow::{TableReader, Verification};
 use ck_core::{Error, ErrorKind, block_on};
 
-use super::Batches;
+use super::{BATCH_BYTES, Batches};
 use crate::failure::Failure;
 use crate::local_file::LocalFile;
 
 /// Streams are read in pieces of this size.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// An IPC file is read like an entry: one batch at a time, only the bytes it needs.
+/// An IPC file is read like an entry: one batch at a time, or, where batches are large, some of its rows.
 pub(super) fn open_file(file: LocalFile) -> Result<Batches, Failure> {
     let path = file.path().to_owned();
     let table = block_on(TableReader::open(Arc::new(file), Verification::Off));
     let table = table.map_err(|error| unreadable(&path, &error))?;
-    Ok(Box::new(table.batches()))
+    Ok(Box::new(table.windows(BATCH_BYTES as u64)))
 }
 
 pub(super) fn open_stream(file: LocalFile) -> Result<Batches, Failure> {
