@@ -87,6 +87,15 @@ pub(crate) const CASES: &[Case] = &[
     then("put-none-strings", "ck-parquet", |s| {
         command::round_trip(s, "parquet")
     }),
+    first("ck-large-batches-numeric", |s| {
+        command::put_large_batches(s, tables::numeric)
+    }),
+    first("ck-large-batches-strings", |s| {
+        command::put_large_batches(s, tables::strings)
+    }),
+    first("ck-large-batches-views", |s| {
+        command::put_large_batches(s, tables::views)
+    }),
     first("selftest-nothing", selftest::nothing),
     first("selftest-buffering", selftest::buffering),
 ];

@@ -1,15 +1,20 @@
 //! The command `ck`, as a process of its own: its whole peak, program and libraries included.
 
 use std::env;
+use std::fs::File;
+use std::io::BufWriter;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use arrow_ipc::writer::FileWriter;
+
 use super::{Setting, TABLE};
 use crate::Result;
 use crate::probe::Metrics;
 use crate::rss::{Resident, Status};
+use crate::tables::Make;
 
 const INTERVAL: Duration = Duration::from_millis(1);
 
@@ -20,6 +25,23 @@ pub(super) fn round_trip(setting: &Setting, kind: &str) -> Result<Metrics> {
     let put = ck(setting, &["put", "again"], &file)?;
     let mut metrics = Metrics::new();
     metrics.insert("get_anon".to_owned(), get.anon.into());
+    metrics.insert("put".to_owned(), put.peak.into());
+    Ok(metrics)
+}
+
+/// `ck put` of an Arrow file whose batches are as large as can be.
+pub(super) fn put_large_batches(setting: &Setting, make: Make) -> Result<Metrics> {
+    let file = setting.dir.join("table.arrow");
+    let batches = make(setting.bytes)?;
+    let out = BufWriter::new(File::create(&file)?);
+    let mut writer = FileWriter::try_new(out, &batches[0].schema())?;
+    for batch in batches {
+        writer.write(&batch)?;
+    }
+    writer.finish()?;
+    drop(writer);
+    let put = ck(setting, &["put", "large"], &file)?;
+    let mut metrics = Metrics::new();
     metrics.insert("put".to_owned(), put.peak.into());
     Ok(metrics)
 }
