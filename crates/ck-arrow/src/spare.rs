@@ -28,6 +28,9 @@ impl Spare {
     }
 }
 
+/// More than this many pieces are not kept.
+const KEPT: usize = 16;
+
 struct Lent {
     views: Vec<u128>,
     home: Spare,
@@ -43,7 +46,10 @@ impl Drop for Lent {
     fn drop(&mut self) {
         let mut memory = std::mem::take(&mut self.views);
         memory.clear();
-        self.home.lock().push(memory);
+        let mut spare = self.home.lock();
+        if spare.len() < KEPT {
+            spare.push(memory);
+        }
     }
 }
 
