@@ -53,7 +53,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     for &bytes in &options.sizes {
         remove(&base)?;
         let mut done = Vec::new();
-        for case in &chosen {
+        for (i, case) in chosen.iter().enumerate() {
             if let Some(before) = case
                 .after
                 .as_deref()
@@ -62,8 +62,15 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
                 programs.measure(before, bytes, &dir(&base, before)?)?;
                 done.push(before);
             }
-            let dir = dir(&base, case.after.as_deref().unwrap_or(&case.name))?;
-            let run = programs.measure(&case.name, bytes, &dir)?;
+            let home = dir(&base, case.home())?;
+            let run = programs.measure(&case.name, bytes, &home)?;
+            // All cases together would take thirty times the largest size.
+            if chosen[i + 1..]
+                .iter()
+                .all(|later| later.home() != case.home())
+            {
+                remove(&home)?;
+            }
             done.push(&case.name);
             run.print(&case.name, options.json);
             runs.entry(&case.name).or_default().push(run);
@@ -109,6 +116,13 @@ impl Options {
             }
         }
         Ok(options)
+    }
+}
+
+impl Case {
+    /// The case whose directory it uses.
+    fn home(&self) -> &str {
+        self.after.as_deref().unwrap_or(&self.name)
     }
 }
 
