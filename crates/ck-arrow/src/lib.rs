@@ -44,6 +44,7 @@ mod stream;
 mod window;
 
 mod compact;
+mod table;
 mod weight;
 
 pub use compact::compact;
@@ -53,4 +54,5 @@ pub use layout::{BlockLayout, Layout, UnitLayout};
 pub use options::EncodeOptions;
 pub use reader::{Batches, TableReader, Verification, Windows};
 pub use stream::TableStream;
+pub use table::Table;
 pub use weight::retained_bytes;

@@ -124,7 +124,7 @@ impl Shared {
     async fn read_table(&self, entry: Arc<dyn EntryReader>) -> Result<Table> {
         let reader = TableReader::open(entry, self.verification).await?;
         let batches = reader.read_all().await?;
-        Ok(Table::from_parts(reader.schema(), batches))
+        Table::new(reader.schema(), batches)
     }
 
     async fn read_bytes(&self, entry: &dyn EntryReader) -> Result<Bytes> {

@@ -59,14 +59,13 @@ mod options;
 mod put;
 mod source;
 mod stats;
-mod table;
 mod units;
 mod url;
 
 pub use builder::CacheBuilder;
 pub use cache::Cache;
 pub use cached_table::{BatchStream, Batches, CachedTable};
-pub use ck_arrow::{Compression, TableReader, Verification};
+pub use ck_arrow::{Compression, Table, TableReader, Verification};
 pub use ck_core::{
     Backend, Cursor, EntryInfo, Error, ErrorKind, Key, MemoryBudget, Outcome, Page, Pruned,
     Rejection, Result, Usage,
@@ -74,7 +73,6 @@ pub use ck_core::{
 pub use contents::{Contents, read_entry};
 pub use options::PutOptions;
 pub use stats::Stats;
-pub use table::Table;
 pub use units::{parse_bytes, parse_duration};
 pub use url::open_store;
 

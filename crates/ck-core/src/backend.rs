@@ -3,7 +3,7 @@ use std::future::Future;
 use std::ops::{ControlFlow, Range};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
@@ -108,6 +108,27 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// As [`Backend::open`]; [`ErrorKind::Unsupported`] when the store cannot list.
     fn list(&self, cursor: Option<Cursor>, head_bytes: usize) -> BoxFuture<'_, Result<Page>>;
 
+    /// Tries to become the one who makes the entry under `key`, among all processes that use the store.
+    /// `None` while somebody else is.
+    ///
+    /// The lease ends when it is released or dropped, when its holder dies, and `term` after it was
+    /// taken or last renewed, so that nobody waits for a holder who hangs. It keeps nobody from writing:
+    /// whoever must not overwrite newer entries says so with [`WriteMode`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Backend::open`]; [`ErrorKind::Unsupported`] when the store has no leases
+    /// ([`Capabilities::leases`]).
+    fn lease<'a>(
+        &'a self,
+        key: &'a Key,
+        term: Duration,
+    ) -> BoxFuture<'a, Result<Option<Box<dyn Lease>>>> {
+        let _ = (key, term);
+        let error = Error::new(ErrorKind::Unsupported, "the store has no leases");
+        Box::pin(std::future::ready(Err(error.with("store", self.url()))))
+    }
+
     /// How full the store is.
     ///
     /// # Errors
@@ -137,10 +158,22 @@ pub trait EntryReader: fmt::Debug + Send + Sync + 'static {
     /// The expiry when the entry was opened.
     fn expiry(&self) -> Expiry;
 
+    /// Which entry this is; what [`WriteMode::Update`] is compared with. Entries that are in no store all
+    /// have one version.
+    fn version(&self) -> Version {
+        Version(0)
+    }
+
     /// The whole entry when its bytes can be used where they lie: a mapped file, or a small entry that
     /// was read when it was opened.
     fn contiguous(&self) -> Option<&Bytes> {
         None
+    }
+
+    /// Whether [`contiguous`](EntryReader::contiguous) is a mapping: address space and page cache, and no
+    /// memory of the process.
+    fn is_mapped(&self) -> bool {
+        false
     }
 
     /// The bytes of `range`. They start at a multiple of 64 in memory; those of an entry that is
@@ -176,6 +209,31 @@ pub trait EntryReader: fmt::Debug + Send + Sync + 'static {
     /// As [`Backend::remove`].
     fn discard(&self) -> BoxFuture<'_, Result<bool>> {
         Box::pin(std::future::ready(Ok(false)))
+    }
+}
+
+/// The right, for a while, to make the entry under one key; see [`Backend::lease`].
+///
+/// Dropping it gives it up, as far as that is possible without waiting.
+pub trait Lease: Send + 'static {
+    /// Starts the term anew; `false` when the lease was lost.
+    ///
+    /// # Errors
+    ///
+    /// As [`Backend::open`].
+    fn renew(&mut self) -> BoxFuture<'_, Result<bool>>;
+
+    /// Gives the lease up.
+    ///
+    /// # Errors
+    ///
+    /// As [`Backend::open`].
+    fn release(self: Box<Self>) -> BoxFuture<'static, Result<()>>;
+}
+
+impl fmt::Debug for dyn Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lease")
     }
 }
 
@@ -215,6 +273,25 @@ pub struct Capabilities {
     /// How many bytes the store puts before an entry in the same file. What must be aligned in the
     /// file is aligned relative to this.
     pub outer_offset: u64,
+    /// The store grants leases ([`Backend::lease`]).
+    pub leases: bool,
+}
+
+/// Which entry of a key: two entries stored under one key have different versions. Meaningful to the
+/// store that gave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Version(pub u128);
+
+/// What a write may replace, decided when it is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum WriteMode {
+    /// Whatever is there.
+    #[default]
+    Overwrite,
+    /// Nothing: when there is a live entry the write is rejected.
+    Create,
+    /// This very entry: when it is gone or another one is there the write is rejected.
+    Update(Version),
 }
 
 impl Capabilities {
@@ -224,6 +301,7 @@ impl Capabilities {
         Self {
             maps: false,
             outer_offset: 0,
+            leases: false,
         }
     }
 
@@ -238,6 +316,13 @@ impl Capabilities {
     #[must_use]
     pub const fn with_outer_offset(mut self, outer_offset: u64) -> Self {
         self.outer_offset = outer_offset;
+        self
+    }
+
+    /// Sets [`Capabilities::leases`].
+    #[must_use]
+    pub const fn with_leases(mut self, leases: bool) -> Self {
+        self.leases = leases;
         self
     }
 }
@@ -259,6 +344,8 @@ pub struct WriteOptions {
     /// How many bytes the entry will have in all, head included, as far as known. It lets a store
     /// reserve space once and refuse early. Default: unknown.
     pub size_hint: Option<u64>,
+    /// What the entry may replace. Default: whatever is there.
+    pub mode: WriteMode,
     /// Records that the entry holds Arrow data that can be mapped, in stores that have a place for it.
     /// Default: no.
     pub mappable: bool,
@@ -289,6 +376,13 @@ impl WriteOptions {
     #[must_use]
     pub fn with_size_hint(mut self, bytes: Option<u64>) -> Self {
         self.size_hint = bytes;
+        self
+    }
+
+    /// Sets [`WriteOptions::mode`].
+    #[must_use]
+    pub fn with_mode(mut self, mode: WriteMode) -> Self {
+        self.mode = mode;
         self
     }
 
@@ -359,6 +453,8 @@ pub enum Rejection {
         /// The store's limit in entries.
         limit: u64,
     },
+    /// The key no longer has the entry that was to be replaced ([`WriteMode`]).
+    Superseded,
 }
 
 impl fmt::Display for Rejection {
@@ -378,6 +474,9 @@ impl fmt::Display for Rejection {
                 f,
                 "not stored: the store already holds {limit} entries, its limit, and none can be evicted"
             ),
+            Self::Superseded => {
+                f.write_str("not stored: another writer has changed the entry in the meantime")
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 /// `std::result::Result` with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -43,6 +44,8 @@ impl fmt::Display for ErrorKind {
 
 /// A failure: what kind it is, what happened, where (key/value pairs), and what caused it.
 ///
+/// Clones share the cause: all who wait for one load are told of its failure.
+///
 /// # Examples
 ///
 /// ```
@@ -52,13 +55,15 @@ impl fmt::Display for ErrorKind {
 /// assert_eq!(error.to_string(), "no such column (column: prize)");
 /// assert_eq!(error.kind(), ErrorKind::Misuse);
 /// ```
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     message: String,
     context: Vec<(&'static str, String)>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
@@ -82,7 +87,7 @@ impl Error {
     /// Adds the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(source.into().into());
         self
     }
 

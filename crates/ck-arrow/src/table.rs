@@ -1,25 +1,27 @@
+use std::sync::Arc;
+
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use ck_core::{Error, ErrorKind, Result};
 
-/// A table in memory: record batches of one schema, possibly none.
+/// A table in memory: record batches of one schema, possibly none. Clones share everything.
 ///
 /// # Examples
 ///
 /// ```
 /// use std::sync::Arc;
 /// use arrow_schema::{DataType, Field, Schema};
-/// use ck_cache::Table;
+/// use ck_arrow::Table;
 ///
 /// let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)]));
 /// let empty = Table::new(schema, Vec::new())?;
 /// assert_eq!(empty.num_rows(), 0);
-/// # Ok::<(), ck_cache::Error>(())
+/// # Ok::<(), ck_core::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Table {
     schema: SchemaRef,
-    batches: Vec<RecordBatch>,
+    batches: Arc<Vec<RecordBatch>>,
 }
 
 impl Table {
@@ -41,12 +43,10 @@ impl Table {
             .with("expected", &schema)
             .with("found", batches[index].schema_ref()));
         }
-        Ok(Self { schema, batches })
-    }
-
-    /// What [`Table::new`] has checked already.
-    pub(crate) fn from_parts(schema: SchemaRef, batches: Vec<RecordBatch>) -> Self {
-        Self { schema, batches }
+        Ok(Self {
+            schema,
+            batches: Arc::new(batches),
+        })
     }
 
     /// The names, types and metadata of the columns.
@@ -61,10 +61,10 @@ impl Table {
         &self.batches
     }
 
-    /// The rows, without the table.
+    /// The rows, without the table: from its only owner without a copy of the list.
     #[must_use]
     pub fn into_batches(self) -> Vec<RecordBatch> {
-        self.batches
+        Arc::unwrap_or_clone(self.batches)
     }
 
     /// The number of rows.
@@ -81,7 +81,7 @@ impl From<RecordBatch> for Table {
     fn from(batch: RecordBatch) -> Self {
         Self {
             schema: batch.schema(),
-            batches: vec![batch],
+            batches: Arc::new(vec![batch]),
         }
     }
 }
