@@ -121,7 +121,12 @@ impl Encoder {
     pub fn new(schema: SchemaRef, options: EncodeOptions) -> Result<Self> {
         options.check()?;
         let codec = options.codec;
-        let head = Head::reserve(codec != Codec::None, options.outer_offset, options.key)?;
+        let head = Head::reserve(
+            codec != Codec::None,
+            options.outer_offset,
+            options.key,
+            options.stale_seconds,
+        )?;
         let ipc_start = options.outer_offset + head.len() as u64;
         Ok(Self {
             output: Output::new(&schema, codec, ipc_start)?,

@@ -23,8 +23,15 @@ const LAYOUT: u64 = 1;
 #[derive(Debug)]
 pub(crate) struct Head {
     reserved: ReservedHeader,
+    notes: Notes,
+}
+
+/// What the seal says of the entry apart from its proof.
+#[derive(Debug)]
+struct Notes {
     generation: String,
     key: Option<Key>,
+    stale_seconds: u64,
 }
 
 /// What proves the rest of an entry.
@@ -37,13 +44,22 @@ pub(crate) struct Seal {
 }
 
 impl Head {
-    pub(crate) fn reserve(compressed: bool, outer_offset: u64, key: Option<Key>) -> Result<Self> {
+    pub(crate) fn reserve(
+        compressed: bool,
+        outer_offset: u64,
+        key: Option<Key>,
+        stale_seconds: u64,
+    ) -> Result<Self> {
         let mut random = [0_u8; 8];
         getrandom::fill(&mut random).map_err(|error| {
             Error::new(ErrorKind::Transient, "the system gives no random numbers")
                 .with_source(error.to_string())
         })?;
-        let generation = format!("{:016x}", u64::from_ne_bytes(random));
+        let notes = Notes {
+            generation: format!("{:016x}", u64::from_ne_bytes(random)),
+            key,
+            stale_seconds,
+        };
         let placeholder = Seal {
             tail_offset: 0,
             tail_len: 0,
@@ -54,13 +70,9 @@ impl Head {
             .with_metadata("encoding", "utf-8")
             .with_metadata("compressed", compressed)
             .with_metadata("original_type", SERIALIZER)
-            .with_extension(EXTENSION, placeholder.to_json(&generation, key.as_ref()));
+            .with_extension(EXTENSION, placeholder.to_json(&notes));
         let reserved = header.reserve(ALIGNMENT, outer_offset + CHECKSUM_LEN as u64)?;
-        Ok(Self {
-            reserved,
-            generation,
-            key,
-        })
+        Ok(Self { reserved, notes })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -70,24 +82,36 @@ impl Head {
     pub(crate) fn patch(self, seal: &Seal, payload_hash: u64) -> Result<Bytes> {
         let header = self
             .reserved
-            .patch(EXTENSION, seal.to_json(&self.generation, self.key.as_ref()))?;
+            .patch(EXTENSION, seal.to_json(&self.notes))?;
         let mut head = BytesMut::from(&header[..]);
         head.extend_from_slice(&payload_hash.to_be_bytes());
         Ok(head.freeze())
     }
 }
 
+/// How many seconds before its expiry the entry is stale.
+pub(crate) fn stale_seconds(header: &Header) -> u64 {
+    let seal = header.extension(EXTENSION);
+    let seconds = seal.and_then(|seal| seal.get("stale"));
+    seconds.and_then(Value::as_u64).unwrap_or_default()
+}
+
 impl Seal {
     /// Numbers are hex text of fixed width, so that the header's length does not depend on them.
-    fn to_json(self, generation: &str, key: Option<&Key>) -> Value {
+    fn to_json(self, notes: &Notes) -> Value {
         let hex = |value: u64| format!("{value:016x}");
         let mut object = json!({
             "layout": LAYOUT,
-            "generation": generation,
+            "generation": notes.generation,
             "tail": [hex(self.tail_offset), hex(self.tail_len), hex(self.tail_hash)],
         });
-        if let (Some(key), Some(object)) = (key, object.as_object_mut()) {
-            object.insert("key".into(), key.as_str().into());
+        if let Some(object) = object.as_object_mut() {
+            if let Some(key) = &notes.key {
+                object.insert("key".into(), key.as_str().into());
+            }
+            if notes.stale_seconds > 0 {
+                object.insert("stale".into(), notes.stale_seconds.into());
+            }
         }
         object
     }

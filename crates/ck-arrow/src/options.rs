@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use ck_core::{Error, ErrorKind, Key, Result};
 
 use crate::compression::Codec;
@@ -26,6 +28,7 @@ pub struct EncodeOptions {
     pub(crate) workers: usize,
     pub(crate) outer_offset: u64,
     pub(crate) key: Option<Key>,
+    pub(crate) stale_seconds: u64,
 }
 
 impl EncodeOptions {
@@ -39,6 +42,7 @@ impl EncodeOptions {
             workers: cores.min(4),
             outer_offset: 0,
             key: None,
+            stale_seconds: 0,
         }
     }
 
@@ -81,6 +85,14 @@ impl EncodeOptions {
     #[must_use]
     pub fn with_key(mut self, key: &Key) -> Self {
         self.key = (key.as_str().len() <= MAX_RECORDED_KEY).then(|| key.clone());
+        self
+    }
+
+    /// Records how long before its expiry the entry is stale: still there, but due to be made anew.
+    /// In whole seconds, rounded up. Default: never.
+    #[must_use]
+    pub fn with_stale_for(mut self, time: Duration) -> Self {
+        self.stale_seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
         self
     }
 

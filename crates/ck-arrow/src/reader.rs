@@ -1,12 +1,14 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow_array::{RecordBatch, RecordBatchReader};
 use arrow_schema::{ArrowError, Fields, Schema, SchemaRef};
 use ck_core::{EntryReader, Error, ErrorKind, Result, block_on};
 
 use crate::content::Content;
+use crate::head::stale_seconds;
 use crate::layout::Layout;
 use crate::stream::TableStream;
 use crate::window::STEP;
@@ -114,6 +116,14 @@ impl TableReader {
     #[must_use]
     pub fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
+    }
+
+    /// How long before its expiry the entry is stale, as its writer recorded it
+    /// ([`EncodeOptions::with_stale_for`](crate::EncodeOptions::with_stale_for)).
+    #[must_use]
+    pub fn stale_for(&self) -> Duration {
+        let header = self.content.header.as_ref();
+        Duration::from_secs(header.map_or(0, stale_seconds))
     }
 
     /// Number of rows this reader shows.
