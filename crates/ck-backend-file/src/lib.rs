@@ -26,12 +26,14 @@ mod builder;
 mod directory;
 mod error;
 mod layout;
+mod lease;
 mod ledger;
 mod mmap;
 mod read;
 mod reconcile;
 mod room;
 mod store;
+mod version;
 mod write;
 
 #[cfg(test)]
