@@ -107,6 +107,25 @@ mod tests {
     }
 
     #[test]
+    fn files_of_one_inode_and_one_moment_differ_by_their_first_page_without_the_expiry() {
+        let [file, other] = [(); 2].map(|()| tempfile::tempfile().unwrap());
+        let [stat, another] = [file, other].map(|file| directory::status(file).unwrap());
+        let mut bytes = vec![7; BEGINNING + 1];
+        let version = of(&stat, &bytes);
+        for (place, differs) in [
+            (HEADER_LEN - 1, false),
+            (HEADER_LEN, true),
+            (BEGINNING - 1, true),
+            (BEGINNING, false),
+        ] {
+            bytes[place] = 8;
+            assert_eq!(of(&stat, &bytes) != version, differs, "{place}");
+            bytes[place] = 7;
+        }
+        assert_ne!(of(&another, &bytes), version);
+    }
+
+    #[test]
     fn an_inode_that_is_used_again_at_once_has_another_version() {
         let temp = tempfile::tempdir().unwrap();
         let store = FileBackend::open(temp.path()).unwrap().into_store();

@@ -153,9 +153,9 @@ fn an_entry_keeps_its_version_when_another_system_changes_its_expiry() {
     for len in [100, 300_000] {
         put(&store, "key", value(1, len));
         let before = version(&store, "key");
-        let file = std::fs::File::options();
-        let file = file.clone().write(true).open(dir.path().join(&name));
-        rustix::io::pwrite(&file.unwrap(), &(u64::MAX >> 1).to_be_bytes(), 6).unwrap();
+        let mut file = std::fs::File::options();
+        let file = file.write(true).open(dir.path().join(&name)).unwrap();
+        rustix::io::pwrite(file, &(u64::MAX >> 1).to_be_bytes(), 6).unwrap();
         let entry = block_on(store.open(&Key::new("key"))).unwrap().unwrap();
         assert_eq!(entry.expiry(), Expiry::from_unix_seconds(u64::MAX >> 1));
         assert_eq!(entry.version(), before);

@@ -279,6 +279,8 @@ fn a_lease_dropped_while_others_are_busy_ends_at_once_and_is_cleared_away_later(
     let dir = tempfile::tempdir().unwrap();
     let store = FileBackend::open(dir.path()).unwrap();
     let other = FileBackend::open(dir.path()).unwrap();
+    // So that no reconcile clears anything away.
+    block_on(store.prune()).unwrap();
     put(&store, "key", "value");
     let lock = std::fs::File::open(dir.path()).unwrap();
     for taken_by_another in [false, true] {
