@@ -16,7 +16,7 @@ use crate::layout::{HEADER_LEN, Header, Name};
 use crate::mmap;
 use crate::room;
 use crate::store::{Opened, Store, still_there};
-use crate::version::{self, BEGINNING};
+use crate::version::Origin;
 
 /// Files of up to this many bytes are read when they are opened: mapping them costs as much at this
 /// size even when nothing is touched, and twice as much when everything is.
@@ -29,7 +29,7 @@ pub(crate) struct Entry {
     store: Arc<Store>,
     name: Name,
     expiry: Expiry,
-    version: Version,
+    origin: Origin,
     /// Bytes of the entry, without the header.
     len: u64,
     body: Body,
@@ -105,7 +105,7 @@ impl Entry {
         expiry: Expiry,
         bytes: Bytes,
     ) -> Self {
-        let version = version::of(&stat, &bytes);
+        let origin = Origin::of(&stat);
         let (len, body) = if directory::size(&stat) <= SMALL_FILE {
             let bytes = bytes.slice(HEADER_LEN..);
             (bytes.len() as u64, Body::Small(bytes))
@@ -118,7 +118,7 @@ impl Entry {
             store: Arc::clone(store),
             name,
             expiry,
-            version,
+            origin,
             len,
             body,
         }
@@ -192,7 +192,11 @@ impl EntryReader for Entry {
     }
 
     fn version(&self) -> Version {
-        self.version
+        match &self.body {
+            Body::Small(bytes) | Body::Mapped { bytes, .. } => self.origin.version(bytes),
+            // It waits for no disk: the page was read with the header.
+            Body::File(file) => self.origin.version_of(&file.file),
+        }
     }
 
     fn contiguous(&self) -> Option<&Bytes> {
@@ -352,11 +356,11 @@ fn large(store: &Store, name: Name, file: OwnedFd, stat: &Stat) -> Body {
     Body::File(Arc::new(opened))
 }
 
-/// How much of a file of `size` bytes is read when it is opened: a small one whole, else one page.
+/// How much of a file of `size` bytes is read when it is opened: a small one whole, else the header.
 fn first_read(size: u64) -> usize {
     match usize::try_from(size) {
         Ok(len) if size <= SMALL_FILE => len,
-        _ => BEGINNING,
+        _ => HEADER_LEN,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Which entry a file is, and whether a write may take its place.
 
+use std::os::fd::AsFd;
+
 use ck_core::{Version, WriteMode};
 use rustix::io::Errno;
 use twox_hash::XxHash3_64;
@@ -8,27 +10,51 @@ use crate::directory::{self, Directory, Stat};
 use crate::error::Fault;
 use crate::layout::{HEADER_LEN, Header, Name};
 use crate::ledger::Locked;
-use crate::store::read_at;
+use crate::store::{read_at, read_header};
 
-/// How many bytes of a file its version looks at: one page, which every open reads anyway.
-pub(crate) const BEGINNING: usize = 4096;
+/// How many bytes of a file its version looks at: one page, the one with the header.
+const BEGINNING: usize = 4096;
 
-/// The version of the entry in a file that starts with `bytes`.
-///
-/// The inode and its time of birth never change while the expiry does. Inodes are used again, though,
-/// and clocks of files tick every few milliseconds; so that two entries of one inode and one tick
-/// differ too, the length and the first page are part of it, without the expiry.
-pub(crate) fn of(stat: &Stat, bytes: &[u8]) -> Version {
-    let mut file = [0; 24];
-    for (word, value) in
-        file.chunks_exact_mut(8)
-            .zip([stat.stx_ino, directory::born(stat), directory::size(stat)])
-    {
-        word.copy_from_slice(&value.to_le_bytes());
+/// What an open knows of a file that never changes, not even with its expiry.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin {
+    inode: u64,
+    born: u64,
+    size: u64,
+}
+
+impl Origin {
+    pub(crate) fn of(stat: &Stat) -> Self {
+        Self {
+            inode: stat.stx_ino,
+            born: directory::born(stat),
+            size: directory::size(stat),
+        }
     }
-    let beginning = bytes.get(HEADER_LEN..bytes.len().min(BEGINNING));
-    let [file, beginning] = [&file, beginning.unwrap_or_default()].map(XxHash3_64::oneshot);
-    Version(u128::from(file) << 64 | u128::from(beginning))
+
+    /// The version of the entry in this file, whose bytes after the header are `body`, or its first page
+    /// of them.
+    ///
+    /// Inodes are used again, and clocks of files tick every few milliseconds. So that two entries of
+    /// one inode and one tick differ too, their length and first page count.
+    pub(crate) fn version(self, body: &[u8]) -> Version {
+        let mut origin = [0; 24];
+        let words = [self.inode, self.born, self.size];
+        for (bytes, word) in origin.chunks_exact_mut(8).zip(words) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        let beginning = &body[..body.len().min(BEGINNING - HEADER_LEN)];
+        let [origin, beginning] = [&origin, beginning].map(XxHash3_64::oneshot);
+        Version(u128::from(origin) << 64 | u128::from(beginning))
+    }
+
+    /// As [`Origin::version`], reading what it needs.
+    pub(crate) fn version_of(self, file: impl AsFd) -> Version {
+        let mut beginning = [0; BEGINNING - HEADER_LEN];
+        // A page that cannot be read does not count; the rest still tells files apart.
+        let len = read_at(file, &mut beginning, HEADER_LEN as u64).unwrap_or_default();
+        self.version(&beginning[..len])
+    }
 }
 
 /// Whether `mode` lets a write take the place of what lies under `name`. It stays true for as long as
@@ -51,11 +77,8 @@ fn current(dir: &Directory, name: Name) -> Result<Option<Version>, Errno> {
     let Some((file, stat)) = dir.open_to_look(&name.to_string())? else {
         return Ok(None);
     };
-    let mut bytes = [0; BEGINNING];
-    let len = read_at(&file, &mut bytes, 0)?;
-    let bytes = &bytes[..len];
-    Ok(match Header::parse(bytes) {
-        Header::Known(expiry) if !expiry.is_expired() => Some(of(&stat, bytes)),
+    Ok(match read_header(&file)? {
+        Header::Known(expiry) if !expiry.is_expired() => Some(Origin::of(&stat).version_of(&file)),
         _ => None,
     })
 }
@@ -107,22 +130,29 @@ mod tests {
     }
 
     #[test]
-    fn files_of_one_inode_and_one_moment_differ_by_their_first_page_without_the_expiry() {
-        let [file, other] = [(); 2].map(|()| tempfile::tempfile().unwrap());
-        let [stat, another] = [file, other].map(|file| directory::status(file).unwrap());
-        let mut bytes = vec![7; BEGINNING + 1];
-        let version = of(&stat, &bytes);
-        for (place, differs) in [
-            (HEADER_LEN - 1, false),
-            (HEADER_LEN, true),
-            (BEGINNING - 1, true),
-            (BEGINNING, false),
-        ] {
-            bytes[place] = 8;
-            assert_eq!(of(&stat, &bytes) != version, differs, "{place}");
-            bytes[place] = 7;
+    fn files_of_one_inode_and_one_moment_differ_by_their_length_and_first_page() {
+        let origin = Origin {
+            inode: 7,
+            born: 8,
+            size: 9_000,
+        };
+        let mut body = vec![7; BEGINNING];
+        let version = origin.version(&body);
+        for (place, differs) in [(0, true), (4_081, true), (4_082, false)] {
+            body[place] = 8;
+            assert_eq!(origin.version(&body) != version, differs, "{place}");
+            body[place] = 7;
         }
-        assert_ne!(of(&another, &bytes), version);
+        for other in [
+            Origin { inode: 8, ..origin },
+            Origin { born: 7, ..origin },
+            Origin {
+                size: 9_001,
+                ..origin
+            },
+        ] {
+            assert_ne!(other.version(&body), version, "{other:?}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use self::words::{
     AT_REST, FILE_CHANGES, FIRST_LEN, MAGIC, SLOT_BYTES, VERSION, head, low, mix, name_of, words_of,
 };
 use super::boot;
-use crate::directory::{self, Directory, retry, status};
+use crate::directory::{self, Directory, retry};
 use crate::layout::{Name, Token};
 use crate::mmap::SharedWords;
 
@@ -115,11 +115,11 @@ impl Table {
     /// Follows growth by other processes; `false` when the file lost its name or its end and must be
     /// opened anew.
     pub(crate) fn refresh(&mut self) -> bool {
-        let Ok(stat) = status(&self.file) else {
+        let Ok(stat) = rustix::fs::fstat(&self.file) else {
             return false;
         };
-        let len = directory::size(&stat);
-        if stat.stx_nlink == 0 || len < self.len {
+        let len = u64::try_from(stat.st_size).unwrap_or_default();
+        if stat.st_nlink == 0 || len < self.len {
             return false;
         }
         let len = len - len % SLOT_BYTES;
