@@ -328,8 +328,8 @@ fn terms_of_any_length_are_terms() {
     drop(lease);
     let mut over = take(&store, "key", Duration::ZERO).unwrap();
     assert!(block_on(over.renew()).unwrap(), "nobody else wanted it");
-    let next = take(&store, "key", Duration::ZERO);
-    assert!(next.is_some(), "its term is over");
+    // At once, or within a second where the file system keeps whole ones.
+    let _next = take_in_time(&store, "key");
     assert!(!block_on(over.renew()).unwrap());
 }
 
