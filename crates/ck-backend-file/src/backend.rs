@@ -2,17 +2,19 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ck_core::{
     Backend, BoxFuture, Capabilities, Cursor, EntryInfo, EntryReader, EntryWriter, Error, Expiry,
-    Key, Outcome, Page, Pruned, Rejection, Result, Usage, WriteOptions, offload,
+    Key, Lease, Outcome, Page, Pruned, Rejection, Result, Usage, WriteOptions, offload,
 };
 
 use crate::FileBackendBuilder;
 use crate::builder::{ReadMode, Settings};
 use crate::error::Fault;
 use crate::layout::{HEADER_LEN, Name};
+use crate::lease;
 use crate::read::{self, Entry};
 use crate::reconcile;
 use crate::store::Store;
@@ -97,6 +99,7 @@ impl Backend for FileBackend {
         Capabilities::new()
             .with_maps(self.0.settings.read_mode == ReadMode::Mapped)
             .with_outer_offset(HEADER_LEN as u64)
+            .with_leases(true)
     }
 
     fn open<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Arc<dyn EntryReader>>>> {
@@ -163,6 +166,19 @@ impl Backend for FileBackend {
 
     fn list(&self, cursor: Option<Cursor>, head_bytes: usize) -> BoxFuture<'_, Result<Page>> {
         Box::pin(self.run(move |store| reconcile::list(store, cursor.as_ref(), head_bytes)))
+    }
+
+    fn lease<'a>(
+        &'a self,
+        key: &'a Key,
+        term: Duration,
+    ) -> BoxFuture<'a, Result<Option<Box<dyn Lease>>>> {
+        let name = Name::of(key);
+        Box::pin(async move {
+            let taken = self.run(move |store| lease::take(store, name, term));
+            let lease = taken.await?;
+            Ok(lease.map(|lease| Box::new(lease) as Box<dyn Lease>))
+        })
     }
 
     fn usage(&self) -> BoxFuture<'_, Result<Usage>> {

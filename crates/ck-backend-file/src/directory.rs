@@ -4,10 +4,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, Statx,
+    StatxFlags, StatxTimestamp,
+};
 use rustix::io::Errno;
 
 use crate::error::Fault;
+
+/// What the system knows of a file.
+pub(crate) type Stat = Statx;
 
 /// The store's directory, held open: every file is reached relative to the descriptor, so that neither
 /// a change of the working directory nor a renamed parent matters, and no path is walked twice.
@@ -70,7 +76,7 @@ impl Directory {
             Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::ISDIR) => return Ok(None),
             Err(errno) => return Err(errno),
         };
-        let stat = rustix::fs::fstat(&fd)?;
+        let stat = status(&fd)?;
         Ok(is_regular(&stat).then_some((fd, stat)))
     }
 
@@ -85,7 +91,7 @@ impl Directory {
             Err(Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(errno),
         };
-        let stat = rustix::fs::fstat(&fd)?;
+        let stat = status(&fd)?;
         Ok(is_regular(&stat).then_some((fd, stat)))
     }
 
@@ -106,7 +112,7 @@ impl Directory {
 
     /// The regular file under `name`; `None` when there is none, or something else in its place.
     pub(crate) fn stat(&self, name: &str) -> Result<Option<Stat>, Errno> {
-        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+        match rustix::fs::statx(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW, WANTED) {
             Ok(stat) => Ok(is_regular(&stat).then_some(stat)),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(errno),
@@ -145,6 +151,22 @@ impl Directory {
         }
     }
 
+    /// The size of a file whose maker is dead: 0 when it is gone, `None` when its maker lives.
+    ///
+    /// Writers and holders of leases keep an exclusive `flock` on their file for as long as it is
+    /// theirs, and the kernel releases it when they die. To be asked under the store's lock only: it
+    /// locks the file itself for a moment.
+    pub(crate) fn abandoned(&self, name: &str) -> Option<u64> {
+        match self.open_to_look(name) {
+            Ok(Some((file, stat))) => {
+                let lock = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+                lock.is_ok().then(|| size(&stat))
+            }
+            Ok(None) => Some(0),
+            Err(_) => None,
+        }
+    }
+
     /// Makes renames durable.
     pub(crate) fn sync(&self) -> Result<(), Errno> {
         retry(|| rustix::fs::fsync(&self.fd))
@@ -152,12 +174,12 @@ impl Directory {
 
     /// When the directory changed last, in Unix nanoseconds.
     pub(crate) fn modified(&self) -> Result<u64, Errno> {
-        rustix::fs::fstat(&self.fd).map(|stat| modified(&stat))
+        status(&self.fd).map(|stat| modified(&stat))
     }
 
     /// Whether the directory still has a name.
     pub(crate) fn exists(&self) -> bool {
-        rustix::fs::fstat(&self.fd).is_ok_and(|stat| stat.st_nlink > 0)
+        status(&self.fd).is_ok_and(|stat| stat.stx_nlink > 0)
     }
 
     /// A descriptor of its own for listing, with a position of its own.
@@ -186,29 +208,58 @@ impl AsFd for Directory {
     }
 }
 
+const WANTED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+
+/// What the system knows of an open file.
+pub(crate) fn status(file: impl AsFd) -> Result<Stat, Errno> {
+    rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, WANTED)
+}
+
 pub(crate) fn is_regular(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+    FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile
 }
 
 /// The file's length in bytes.
 pub(crate) fn size(stat: &Stat) -> u64 {
-    u64::try_from(stat.st_size).unwrap_or_default()
+    stat.stx_size
+}
+
+/// Which file it is, among those that there are at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileId {
+    device: (u32, u32),
+    inode: u64,
+}
+
+impl FileId {
+    pub(crate) fn of(stat: &Stat) -> Self {
+        Self {
+            device: (stat.stx_dev_major, stat.stx_dev_minor),
+            inode: stat.stx_ino,
+        }
+    }
+}
+
+/// When the file was made, in Unix nanoseconds; 0 where the file system does not say.
+pub(crate) fn born(stat: &Stat) -> u64 {
+    nanos(stat.stx_btime)
 }
 
 /// Last modification in Unix nanoseconds.
 pub(crate) fn modified(stat: &Stat) -> u64 {
-    nanos(stat.st_mtime, stat.st_mtime_nsec)
+    nanos(stat.stx_mtime)
 }
 
 /// The later of last modification and last access, in Unix nanoseconds.
 pub(crate) fn last_used(stat: &Stat) -> u64 {
-    modified(stat).max(nanos(stat.st_atime, stat.st_atime_nsec))
+    modified(stat).max(nanos(stat.stx_atime))
 }
 
-fn nanos(seconds: impl TryInto<u64>, nanos: impl TryInto<u64>) -> u64 {
-    let seconds = seconds.try_into().unwrap_or_default();
-    let nanos = nanos.try_into().unwrap_or_default();
-    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
+fn nanos(time: StatxTimestamp) -> u64 {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(time.tv_nsec.into())
 }
 
 /// Repeats a call that a signal interrupted.

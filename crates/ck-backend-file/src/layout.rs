@@ -19,6 +19,7 @@ const MAGIC: [u8; 2] = *b"CK";
 const VERSION: u8 = 1;
 const NAME_HEX: usize = 32;
 const TEMP_MARK: &[u8] = b".tmp.";
+const LEASE_PREFIX: &str = ".ck-lease-";
 
 /// The BLAKE2b-128 hash of a key. Its lower-case hex form is the file name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,12 @@ impl Name {
             *byte = hex_digit(pair[0])? << 4 | hex_digit(pair[1])?;
         }
         Some(Self(name))
+    }
+
+    /// The name of the file that stands for the lease of this entry. Hidden, so that other systems
+    /// do not take it for an entry.
+    pub(crate) fn lease_name(self) -> String {
+        format!("{LEASE_PREFIX}{self}")
     }
 }
 
@@ -93,6 +100,8 @@ pub(crate) enum FileKind {
     OurTemp(Name, Token),
     /// The temporary file of a writer of another system.
     OtherTemp,
+    /// The lease of the entry.
+    Lease(Name),
     /// Nothing of ours: hidden, or named otherwise.
     Stranger,
 }
@@ -101,6 +110,9 @@ impl FileKind {
     pub(crate) fn of(file_name: &[u8]) -> Self {
         if let Some(name) = Name::parse(file_name) {
             return Self::Entry(name);
+        }
+        if let Some(hex) = file_name.strip_prefix(LEASE_PREFIX.as_bytes()) {
+            return Name::parse(hex).map_or(Self::Stranger, Self::Lease);
         }
         let Some((hex, rest)) = file_name.split_at_checked(NAME_HEX) else {
             return Self::Stranger;
@@ -193,9 +205,12 @@ mod tests {
             kind(&format!("{name}.tmp.7.1700000000000000000.3")),
             FileKind::OtherTemp
         );
+        assert_eq!(kind(&name.lease_name()), FileKind::Lease(name));
         for stranger in [
             "",
             ".ck-ledger",
+            ".ck-lease-",
+            &format!("{}0", name.lease_name()),
             "README",
             &name.to_string().to_uppercase(),
             &format!("{name}0"),

@@ -8,6 +8,8 @@
 //! - Limits on bytes and entries hold for all processes of the machine together: a hidden ledger file
 //!   keeps the accounts and the order of use. Making room costs the same however many entries there
 //!   are, and opening a store reads none of them.
+//! - Leases let one process at a time make an entry, and conditional writes replace what was seen and
+//!   nothing newer.
 //! - A killed process leaves nothing that the next one does not clean up.
 //!
 //! The directory must lie on a local file system: the ledger is shared memory. A process that forks
@@ -26,12 +28,14 @@ mod builder;
 mod directory;
 mod error;
 mod layout;
+mod lease;
 mod ledger;
 mod mmap;
 mod read;
 mod reconcile;
 mod room;
 mod store;
+mod version;
 mod write;
 
 #[cfg(test)]

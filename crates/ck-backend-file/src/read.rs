@@ -4,18 +4,19 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ck_core::{BoxFuture, EntryInfo, EntryReader, Expiry, Key, Result, offload};
+use ck_core::{BoxFuture, EntryInfo, EntryReader, Expiry, Key, Result, Version, offload};
 use rustix::buffer::spare_capacity;
-use rustix::fs::{OFlags, Stat};
+use rustix::fs::OFlags;
 use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::builder::ReadMode;
-use crate::directory::{self, retry};
+use crate::directory::{self, Stat, retry};
 use crate::error::Fault;
 use crate::layout::{HEADER_LEN, Header, Name};
 use crate::mmap;
 use crate::room;
-use crate::store::{Opened, Store, read_header, still_there};
+use crate::store::{Opened, Store, still_there};
+use crate::version::Origin;
 
 /// Files of up to this many bytes are read when they are opened: mapping them costs as much at this
 /// size even when nothing is touched, and twice as much when everything is.
@@ -28,6 +29,7 @@ pub(crate) struct Entry {
     store: Arc<Store>,
     name: Name,
     expiry: Expiry,
+    origin: Origin,
     /// Bytes of the entry, without the header.
     len: u64,
     body: Body,
@@ -54,15 +56,8 @@ impl Entry {
             return Ok(None);
         };
         let size = directory::size(&stat);
-        let small = if size <= SMALL_FILE {
-            Some(read_aligned(&file, 0, small_len(size)).map_err(fault)?)
-        } else {
-            None
-        };
-        let header = match &small {
-            Some(bytes) => Header::parse(bytes),
-            None => read_header(&file).map_err(fault)?,
-        };
+        let bytes = read_aligned(&file, 0, first_read(size)).map_err(fault)?;
+        let header = Header::parse(&bytes);
         let expiry = match header {
             Header::Known(expiry) if !expiry.is_expired() => expiry,
             Header::Foreign => return Ok(None),
@@ -74,7 +69,7 @@ impl Entry {
                 return Ok(None);
             }
         };
-        let entry = Self::of(store, name, (file, stat), expiry, small);
+        let entry = Self::of(store, name, (file, stat), expiry, bytes);
         store.set_warm();
         Ok(Some(entry))
     }
@@ -91,45 +86,39 @@ impl Entry {
         let Some((file, stat)) = store.dir.open_cached(&name.to_string()).ok()? else {
             return Some(None);
         };
-        let size = directory::size(&stat);
-        let (header, small) = if size <= SMALL_FILE {
-            let bytes = read_at_once(&file, small_len(size))?;
-            (Header::parse(&bytes), Some(bytes))
-        } else {
-            (Header::parse(&read_at_once(&file, HEADER_LEN)?), None)
-        };
-        match header {
+        let bytes = read_at_once(&file, first_read(directory::size(&stat)))?;
+        match Header::parse(&bytes) {
             Header::Known(expiry) if !expiry.is_expired() => {
-                Some(Some(Self::of(store, name, (file, stat), expiry, small)))
+                Some(Some(Self::of(store, name, (file, stat), expiry, bytes)))
             }
             // It may have to be removed.
             _ => None,
         }
     }
 
-    /// An entry whose file was found intact, and with that used.
+    /// An entry whose file was found intact, and with that used. `bytes` is what [`first_read`] asks
+    /// for.
     fn of(
         store: &Arc<Store>,
         name: Name,
         (file, stat): (OwnedFd, Stat),
         expiry: Expiry,
-        small: Option<Bytes>,
+        bytes: Bytes,
     ) -> Self {
-        let (len, body) = match small {
-            Some(bytes) => {
-                let bytes = bytes.slice(HEADER_LEN..);
-                (bytes.len() as u64, Body::Small(bytes))
-            }
-            None => {
-                let len = directory::size(&stat) - HEADER_LEN as u64;
-                (len, large(store, name, file, &stat))
-            }
+        let origin = Origin::of(&stat);
+        let (len, body) = if directory::size(&stat) <= SMALL_FILE {
+            let bytes = bytes.slice(HEADER_LEN..);
+            (bytes.len() as u64, Body::Small(bytes))
+        } else {
+            let len = directory::size(&stat) - HEADER_LEN as u64;
+            (len, large(store, name, file, &stat))
         };
         store.record_use(name);
         Self {
             store: Arc::clone(store),
             name,
             expiry,
+            origin,
             len,
             body,
         }
@@ -202,11 +191,23 @@ impl EntryReader for Entry {
         self.expiry
     }
 
+    fn version(&self) -> Version {
+        match &self.body {
+            Body::Small(bytes) | Body::Mapped { bytes, .. } => self.origin.version(bytes),
+            // It waits for no disk: the page was read with the header.
+            Body::File(file) => self.origin.version_of(&file.file),
+        }
+    }
+
     fn contiguous(&self) -> Option<&Bytes> {
         match &self.body {
             Body::Small(bytes) | Body::Mapped { bytes, .. } => Some(bytes),
             Body::File(_) => None,
         }
+    }
+
+    fn is_mapped(&self) -> bool {
+        matches!(self.body, Body::Mapped { .. })
     }
 
     fn read(&self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
@@ -248,8 +249,7 @@ impl EntryReader for Entry {
                 opened: Opened {
                     file: (),
                     name,
-                    inode: file.inode,
-                    device: file.device,
+                    id: file.id,
                 },
                 _keep: Keep::File(Arc::clone(file)),
             },
@@ -343,28 +343,25 @@ fn large(store: &Store, name: Name, file: OwnedFd, stat: &Stat) -> Body {
         // Too many mappings, or no address space: the file can still be read.
         && let Ok(map) = mmap::map_entry(&opened.file, size)
     {
-        let Opened {
-            name,
-            inode,
-            device,
-            ..
-        } = opened;
         let bytes = map.slice(HEADER_LEN..);
         return Body::Mapped {
             bytes,
             opened: Opened {
                 file: (),
                 name,
-                inode,
-                device,
+                id: opened.id,
             },
         };
     }
     Body::File(Arc::new(opened))
 }
 
-fn small_len(size: u64) -> usize {
-    usize::try_from(size).unwrap_or_default()
+/// How much of a file of `size` bytes is read when it is opened: a small one whole, else the header.
+fn first_read(size: u64) -> usize {
+    match usize::try_from(size) {
+        Ok(len) if size <= SMALL_FILE => len,
+        _ => HEADER_LEN,
+    }
 }
 
 /// The first `len` bytes of the file, aligned as by [`read_aligned`], if the kernel has them in memory.

@@ -216,7 +216,7 @@ impl Reconcile<'_> {
                             let stat = self.store.dir.stat(&name.to_string());
                             let same = stat.is_ok_and(|stat| {
                                 stat.is_some_and(|stat| {
-                                    (stat.st_ino, directory::size(&stat))
+                                    (stat.stx_ino, directory::size(&stat))
                                         == (record.inode, record.size)
                                 })
                             });
@@ -231,7 +231,7 @@ impl Reconcile<'_> {
                     let writers = locked.edit(|table| table.writers())?;
                     if writers.iter().all(|(_, writer)| writer.token != token) {
                         let temp = token.temp_name(name);
-                        let abandoned = room::abandoned(&locked, &temp);
+                        let abandoned = locked.directory().abandoned(&temp);
                         self.sweep(&temp, abandoned);
                     }
                 }
@@ -242,9 +242,14 @@ impl Reconcile<'_> {
                     };
                     let age = unix_nanos().saturating_sub(directory::modified(&stat));
                     if u128::from(age) > TEMP_AGE.as_nanos() {
-                        let abandoned = room::abandoned(&locked, temp);
+                        let abandoned = locked.directory().abandoned(temp);
                         self.sweep(temp, abandoned);
                     }
+                }
+                FileKind::Lease(name) => {
+                    let file_name = name.lease_name();
+                    let abandoned = locked.directory().abandoned(&file_name);
+                    self.sweep(&file_name, abandoned);
                 }
                 FileKind::Stranger => {}
             }
@@ -252,10 +257,11 @@ impl Reconcile<'_> {
         Ok(())
     }
 
+    /// Removes the file of a writer or of a holder of a lease that is dead.
     fn sweep(&mut self, temp: &str, abandoned: Option<u64>) {
         let Some(size) = abandoned else { return };
         if let Ok(true) = self.store.dir.unlink(temp) {
-            tracing::debug!(temp, "a temporary file of a killed writer is removed");
+            tracing::debug!(temp, "the file of a killed process is removed");
             self.pruned.orphans += 1;
             self.pruned.bytes += size;
         }

@@ -3,11 +3,9 @@
 use std::ops::ControlFlow;
 
 use ck_core::Rejection;
-use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use crate::builder::Settings;
-use crate::directory;
 use crate::error::Fault;
 use crate::layout::{HEADER_LEN, Name};
 use crate::ledger::{Locked, Record, unix_nanos};
@@ -160,7 +158,7 @@ pub(crate) fn reclaim(locked: &mut Locked<'_>) -> Result<(u64, u64), Fault> {
     let (mut files, mut bytes) = (0, 0);
     for (slot, writer) in writers {
         let temp = writer.token.temp_name(writer.name);
-        let Some(size) = abandoned(locked, &temp) else {
+        let Some(size) = locked.directory().abandoned(&temp) else {
             continue;
         };
         locked.journal(writer.name, Some(writer.token), |locked| {
@@ -172,21 +170,6 @@ pub(crate) fn reclaim(locked: &mut Locked<'_>) -> Result<(u64, u64), Fault> {
         });
     }
     Ok((files, bytes))
-}
-
-/// The size of a temporary file whose writer is dead: 0 when it is gone, `None` when the writer lives.
-///
-/// Writers hold an exclusive `flock` on their temporary file from before it is announced until after
-/// it is published, and the kernel releases it when they die.
-pub(crate) fn abandoned(locked: &Locked<'_>, temp: &str) -> Option<u64> {
-    match locked.directory().open_to_look(temp) {
-        Ok(Some((file, stat))) => {
-            let lock = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
-            lock.is_ok().then(|| directory::size(&stat))
-        }
-        Ok(None) => Some(0),
-        Err(_) => None,
-    }
 }
 
 #[derive(Debug, Clone, Copy)]

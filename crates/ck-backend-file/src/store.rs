@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ck_core::Usage;
-use rustix::fs::{OFlags, Stat};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::builder::Settings;
-use crate::directory::{Directory, retry};
+use crate::directory::{Directory, FileId, Stat, retry};
 use crate::error::Fault;
 use crate::layout::{EXPIRY_OFFSET, HEADER_LEN, Header, Name};
 use crate::ledger::{Ledger, Locked};
@@ -31,8 +31,7 @@ pub(crate) struct Store {
 pub(crate) struct Opened<F> {
     pub(crate) name: Name,
     pub(crate) file: F,
-    pub(crate) inode: u64,
-    pub(crate) device: u64,
+    pub(crate) id: FileId,
 }
 
 impl Store {
@@ -214,8 +213,7 @@ impl<F> Opened<F> {
         Self {
             name,
             file,
-            inode: stat.st_ino,
-            device: stat.st_dev,
+            id: FileId::of(stat),
         }
     }
 }
@@ -224,9 +222,7 @@ impl<F> Opened<F> {
 /// of this crate go.
 pub(crate) fn still_there<F>(locked: &Locked<'_>, opened: &Opened<F>) -> bool {
     let stat = locked.directory().stat(&opened.name.to_string());
-    stat.is_ok_and(|stat| {
-        stat.is_some_and(|stat| (stat.st_dev, stat.st_ino) == (opened.device, opened.inode))
-    })
+    stat.is_ok_and(|stat| stat.is_some_and(|stat| FileId::of(&stat) == opened.id))
 }
 
 /// Reads and judges the bytes before an entry.

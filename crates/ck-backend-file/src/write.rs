@@ -4,17 +4,20 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ck_core::{BoxFuture, EntryWriter, Key, Outcome, Rejection, Result, WriteOptions, offload};
+use ck_core::{
+    BoxFuture, EntryWriter, Key, Outcome, Rejection, Result, WriteMode, WriteOptions, offload,
+};
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 
 use crate::builder::Durability;
-use crate::directory::{self, retry};
+use crate::directory::{self, retry, status};
 use crate::error::Fault;
 use crate::layout::{self, HEADER_LEN, Name, Token};
 use crate::ledger::{Locked, Place, Record, Slot, Writer, unix_nanos};
 use crate::room::{Need, make_entry_room, make_room, never_fits};
 use crate::store::Store;
+use crate::version::admits;
 
 /// Files of up to this many bytes are written while the lock is held: taking it twice costs more.
 const SMALL_FILE: u64 = 128 * 1024;
@@ -71,6 +74,9 @@ fn put_small(
     let header = store.header(options);
     let bytes = len + HEADER_LEN as u64;
     let mut locked = store.lock()?;
+    if !admits(&locked, name, options.mode)? {
+        return Ok(Outcome::Rejected(Rejection::Superseded));
+    }
     let need = Need {
         bytes,
         slot: true,
@@ -90,9 +96,9 @@ fn put_small(
             .into_iter()
             .chain(body.iter().map(|part| &part[..]));
         let published = write_all(&file, parts, 0)
-            .and_then(|()| rustix::fs::fstat(&file))
+            .and_then(|()| status(&file))
             .map_err(|errno| store.fault("write an entry", name, errno))
-            .and_then(|stat| publish(locked, store, &temp, name).map(|()| stat.st_ino));
+            .and_then(|stat| publish(locked, store, &temp, name).map(|()| stat.stx_ino));
         let inode = published.inspect_err(|_| {
             let _ = store.dir.unlink(&temp);
         })?;
@@ -188,11 +194,15 @@ impl Draft {
         }
         let reserved = least + HEADER_LEN as u64;
         let mut locked = store.lock()?;
+        // It will be decided at commit; what is lost already need not be written.
+        if !admits(&locked, name, options.mode)? {
+            return Ok(ControlFlow::Break(Rejection::Superseded));
+        }
         let need = Need {
             bytes: reserved,
             slot: true,
             entry: Some(name),
-            keep_old: hint.is_none(),
+            keep_old: hint.is_none() || matches!(options.mode, WriteMode::Update(_)),
         };
         if let ControlFlow::Break(rejection) = make_room(&mut locked, &store.settings, need)? {
             return Ok(ControlFlow::Break(rejection));
@@ -275,7 +285,7 @@ impl Draft {
                 if durable {
                     retry(|| rustix::fs::fsync(file))?;
                 }
-                rustix::fs::fstat(file)
+                status(file)
             };
             finish().map_err(|errno| self.fault(errno))
         })?;
@@ -285,6 +295,9 @@ impl Draft {
 
         let mut locked = store.lock()?;
         let name = self.name;
+        if !admits(&locked, name, self.options.mode)? {
+            return Ok(Outcome::Rejected(Rejection::Superseded));
+        }
         // The ledger may have been made anew while we wrote.
         if !self.is_announced(&locked)
             && let ControlFlow::Break(rejection) = self.announce_again(&mut locked, self.len)?
@@ -304,7 +317,7 @@ impl Draft {
             let record = Record {
                 name,
                 size,
-                inode: finished.st_ino,
+                inode: finished.stx_ino,
                 last_used: unix_nanos(),
             };
             // The file has its final name: nothing is left to clean up.

@@ -31,7 +31,10 @@ fn run(configure: impl FnOnce(FileBackendBuilder) -> FileBackendBuilder) -> Arc<
 #[test]
 fn the_mapped_store_conforms() {
     let backend = run(|builder| builder);
-    let expected = Capabilities::new().with_maps(true).with_outer_offset(14);
+    let expected = Capabilities::new()
+        .with_maps(true)
+        .with_outer_offset(14)
+        .with_leases(true);
     assert_eq!(backend.capabilities(), expected);
     assert!(backend.url().starts_with("file:/"));
 }

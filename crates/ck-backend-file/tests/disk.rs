@@ -19,6 +19,8 @@ use common::{argument, files, get, mount_tmpfs, put, role, spawn, spawn_with_mou
 use common::{succeeds, try_put, usage, value};
 use pollster::block_on;
 
+const LONG: std::time::Duration = std::time::Duration::from_secs(3_600);
+
 /// Runs `child` in a process of its own, and fails when it does.
 fn in_child(name: &str, child: fn(PathBuf)) {
     if role().is_some() {
@@ -106,6 +108,28 @@ fn a_full_disk_is_transient_and_leaves_the_old_entry() {
 }
 
 #[test]
+fn a_full_disk_still_grants_and_renews_leases_until_it_has_no_place_for_files() {
+    in_child(
+        "a_full_disk_still_grants_and_renews_leases_until_it_has_no_place_for_files",
+        |dir| {
+            // Places for the directory, the ledger, the filler and one lease.
+            mount_tmpfs(&dir, c"size=256k,nr_inodes=4,mode=700");
+            let store = FileBackend::open(&dir).unwrap();
+            block_on(store.prune()).unwrap();
+            let filler = std::fs::write(dir.join(".filler"), vec![1; 300_000]);
+            assert!(filler.is_err(), "the disk is full now");
+            let take = |key| block_on(store.lease(&Key::new(key), LONG));
+            let mut lease = take("one").unwrap().expect("nobody has it");
+            assert!(block_on(lease.renew()).unwrap());
+            is(&take("two").unwrap_err(), ErrorKind::Transient, &dir);
+            assert!(take("one").unwrap().is_none());
+            drop(lease);
+            assert!(take("two").unwrap().is_some());
+        },
+    );
+}
+
+#[test]
 fn a_disk_without_room_for_the_ledger_can_still_be_read_and_emptied() {
     in_child(
         "a_disk_without_room_for_the_ledger_can_still_be_read_and_emptied",
@@ -185,6 +209,11 @@ fn a_read_only_file_system_can_be_read_and_refuses_the_rest_for_good() {
                 );
                 is(
                     &block_on(store.touch(&key, expiry)).unwrap_err(),
+                    ErrorKind::Permanent,
+                    &dir,
+                );
+                is(
+                    &block_on(store.lease(&key, LONG)).unwrap_err(),
                     ErrorKind::Permanent,
                     &dir,
                 );

@@ -9,33 +9,16 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read, Write};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
 use bytes::Bytes;
 use ck_backend_file::FileBackend;
 use ck_core::{Backend, ErrorKind, Key, Outcome, Rejection, WriteOptions};
-use common::{Process, argument, files, get, put, role, spawn, try_put, usage, value};
+use common::wait_for_the_end;
+use common::{argument, files, get, put, ready, role, spawn, try_put, usage, value};
 use pollster::block_on;
 use rustix::fs::FlockOperation;
-
-/// Tells the parent that everything is in place, and waits to be killed.
-fn wait_for_the_end() {
-    std::io::stdout().write_all(b"ready\n").unwrap();
-    std::io::stdout().flush().unwrap();
-    let _ = std::io::stdin().read(&mut [0]);
-}
-
-/// Waits until the child is in place.
-fn ready(child: &mut Process) {
-    let stdout = child.0.stdout.take().unwrap();
-    let mut lines = BufReader::new(stdout).lines();
-    assert!(
-        lines.any(|line| line.unwrap().ends_with("ready")),
-        "the child ended"
-    );
-}
 
 #[test]
 fn a_lock_that_is_held_is_a_timeout_and_is_free_once_its_holder_is_killed() {

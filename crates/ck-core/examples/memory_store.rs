@@ -3,26 +3,69 @@
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use ck_core::{
     Backend, BoxFuture, Capabilities, Cursor, EntryInfo, EntryReader, EntryWriter, Error,
     ErrorKind, Expiry, Key, MemoryBudget, MemoryEntry, Outcome, Page, Pruned, Rejection, Result,
-    Usage, WriteOptions, block_on,
+    Usage, Version, WriteMode, WriteOptions, block_on,
 };
 
-type Map = Arc<Mutex<HashMap<Key, Bytes>>>;
+#[derive(Debug, Clone, Default)]
+struct MemoryStore(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
-struct MemoryStore {
-    entries: Map,
+struct State {
+    entries: HashMap<Key, Stored>,
+    /// How many entries were stored so far.
+    stored: u128,
+}
+
+#[derive(Debug, Clone)]
+struct Stored {
+    bytes: MemoryEntry,
+    version: Version,
 }
 
 impl MemoryStore {
-    fn with<T>(&self, work: impl FnOnce(&mut HashMap<Key, Bytes>) -> T) -> T {
-        work(&mut self.entries.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl State {
+    /// Whether a write of this mode may be published under `key`.
+    fn admits(&self, key: &Key, mode: WriteMode) -> bool {
+        let present = self.entries.get(key).map(|entry| entry.version);
+        match mode {
+            WriteMode::Overwrite => true,
+            WriteMode::Create => present.is_none(),
+            WriteMode::Update(version) => present == Some(version),
+        }
+    }
+}
+
+impl EntryReader for Stored {
+    fn len(&self) -> u64 {
+        self.bytes.len()
+    }
+
+    fn expiry(&self) -> Expiry {
+        Expiry::NEVER
+    }
+
+    fn version(&self) -> Version {
+        self.version
+    }
+
+    fn contiguous(&self) -> Option<&Bytes> {
+        self.bytes.contiguous()
+    }
+
+    fn read(&self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
+        self.bytes.read(range)
     }
 }
 
@@ -40,8 +83,8 @@ impl Backend for MemoryStore {
     }
 
     fn open<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Arc<dyn EntryReader>>>> {
-        let found = self.with(|entries| entries.get(key).cloned());
-        ready(found.map(|bytes| Arc::new(MemoryEntry::new(bytes)) as Arc<dyn EntryReader>))
+        let found = self.with(|state| state.entries.get(key).cloned());
+        ready(found.map(|entry| Arc::new(entry) as Arc<dyn EntryReader>))
     }
 
     fn create<'a>(
@@ -50,33 +93,37 @@ impl Backend for MemoryStore {
         options: WriteOptions,
     ) -> BoxFuture<'a, Result<ControlFlow<Rejection, Box<dyn EntryWriter>>>> {
         ready(ControlFlow::Continue(Box::new(Writer {
-            entries: Arc::clone(&self.entries),
+            store: self.clone(),
             key: key.clone(),
-            head_len: options.head_len,
+            options,
             body: BytesMut::new(),
         })))
     }
 
     fn stat<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<EntryInfo>>> {
-        let bytes = self.with(|entries| entries.get(key).map(Bytes::len));
-        ready(bytes.map(|bytes| EntryInfo::new(key.as_str(), bytes as u64)))
+        let bytes = self.with(|state| state.entries.get(key).map(Stored::len));
+        ready(bytes.map(|bytes| EntryInfo::new(key.as_str(), bytes)))
     }
 
     fn touch<'a>(&'a self, key: &'a Key, _expiry: Expiry) -> BoxFuture<'a, Result<bool>> {
-        ready(self.with(|entries| entries.contains_key(key)))
+        ready(self.with(|state| state.entries.contains_key(key)))
     }
 
     fn remove<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<bool>> {
-        ready(self.with(|entries| entries.remove(key).is_some()))
+        ready(self.with(|state| state.entries.remove(key).is_some()))
     }
 
     fn list(&self, _cursor: Option<Cursor>, head_bytes: usize) -> BoxFuture<'_, Result<Page>> {
-        let info = |(key, bytes): (&Key, &Bytes)| {
-            EntryInfo::new(key.as_str(), bytes.len() as u64)
+        let info = |(key, entry): (&Key, &Stored)| {
+            let head = entry.contiguous().map(|bytes| {
+                let len = bytes.len().min(head_bytes);
+                bytes.slice(..len)
+            });
+            EntryInfo::new(key.as_str(), entry.len())
                 .with_key(key.clone())
-                .with_head(bytes.slice(..bytes.len().min(head_bytes)))
+                .with_head(head.unwrap_or_default())
         };
-        let entries = self.with(|entries| entries.iter().map(info).collect());
+        let entries = self.with(|state| state.entries.iter().map(info).collect());
         ready(Page {
             entries,
             next: None,
@@ -85,9 +132,9 @@ impl Backend for MemoryStore {
 
     fn usage(&self) -> BoxFuture<'_, Result<Usage>> {
         let mut usage = Usage::new();
-        self.with(|entries| {
-            usage.entries = entries.len() as u64;
-            usage.bytes = entries.values().map(|bytes| bytes.len() as u64).sum();
+        self.with(|state| {
+            usage.entries = state.entries.len() as u64;
+            usage.bytes = state.entries.values().map(Stored::len).sum();
         });
         ready(usage)
     }
@@ -98,9 +145,9 @@ impl Backend for MemoryStore {
 }
 
 struct Writer {
-    entries: Map,
+    store: MemoryStore,
     key: Key,
-    head_len: usize,
+    options: WriteOptions,
     body: BytesMut,
 }
 
@@ -113,18 +160,30 @@ impl EntryWriter for Writer {
     }
 
     fn commit(self: Box<Self>, head: Bytes) -> BoxFuture<'static, Result<Outcome>> {
-        if head.len() != self.head_len {
+        if head.len() != self.options.head_len {
             let error = Error::new(
                 ErrorKind::Misuse,
                 "the head has another length than promised",
             );
             return Box::pin(std::future::ready(Err(error)));
         }
-        let entry = Bytes::from([&head[..], &self.body].concat());
-        let bytes = entry.len() as u64;
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.insert(self.key, entry);
-        ready(Outcome::Stored { bytes })
+        let bytes = MemoryEntry::new([&head[..], &self.body].concat());
+        let len = bytes.len();
+        let Self {
+            store,
+            key,
+            options,
+            ..
+        } = *self;
+        ready(store.with(|state| {
+            if !state.admits(&key, options.mode) {
+                return Outcome::Rejected(Rejection::Superseded);
+            }
+            state.stored += 1;
+            let version = Version(state.stored);
+            state.entries.insert(key, Stored { bytes, version });
+            Outcome::Stored { bytes: len }
+        }))
     }
 }
 

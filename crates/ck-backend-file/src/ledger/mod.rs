@@ -49,6 +49,7 @@ struct Inner {
 enum Pending {
     Use { name: Name, nanos: u64 },
     GivenUp { slot: Slot, token: Token },
+    Lease(Name),
 }
 
 impl Ledger {
@@ -121,6 +122,14 @@ impl Ledger {
         match self.try_lock() {
             Some(mut locked) => locked.give_up(slot, token),
             None => self.defer(Pending::GivenUp { slot, token }),
+        }
+    }
+
+    /// Removes the file of a lease that was given up. Never waits.
+    pub(crate) fn forget_lease(&self, name: Name) {
+        match self.try_lock() {
+            Some(locked) => locked.forget_lease(name),
+            None => self.defer(Pending::Lease(name)),
         }
     }
 
@@ -291,7 +300,7 @@ impl Locked<'_> {
         let record = Record {
             name,
             size,
-            inode: stat.st_ino,
+            inode: stat.stx_ino,
             last_used,
         };
         if !self.edit(|table| Ok(table.has_free_slot()? || table.find(name)?.is_some()))? {
@@ -306,6 +315,14 @@ impl Locked<'_> {
             Some(writer) if writer.token == token => table.remove_writer(slot),
             _ => Ok(()),
         });
+    }
+
+    /// Removes the file of a lease, unless somebody holds it by now.
+    pub(crate) fn forget_lease(&self, name: Name) {
+        let file_name = name.lease_name();
+        if self.directory().abandoned(&file_name).is_some() {
+            let _ = self.directory().unlink(&file_name);
+        }
     }
 
     /// Keeps a file that is about to lose its name until the lock is released: freeing the blocks of
@@ -366,11 +383,11 @@ impl Locked<'_> {
                 .unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *pending)
         };
-        if self.table().is_err() {
-            return;
-        }
+        let usable = self.table().is_ok();
         for item in pending {
             match item {
+                Pending::Lease(name) => self.forget_lease(name),
+                _ if !usable => {}
                 Pending::Use { name, nanos } => self.record_use(name, nanos),
                 Pending::GivenUp { slot, token } => self.give_up(slot, token),
             }

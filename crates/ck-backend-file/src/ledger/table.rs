@@ -118,7 +118,7 @@ impl Table {
         let Ok(stat) = rustix::fs::fstat(&self.file) else {
             return false;
         };
-        let len = directory::size(&stat);
+        let len = u64::try_from(stat.st_size).unwrap_or_default();
         if stat.st_nlink == 0 || len < self.len {
             return false;
         }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each scenario uses a part")]
 
 use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -196,6 +197,24 @@ fn prepare(
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
     command
+}
+
+/// Tells the parent that everything is in place, and waits to be killed, or for a byte.
+pub(crate) fn wait_for_the_end() {
+    std::io::stdout().write_all(b"ready\n").unwrap();
+    std::io::stdout().flush().unwrap();
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+/// Waits until the child is in place.
+pub(crate) fn ready(child: &mut Process) {
+    // It stays open, for what the child says at its end.
+    let stdout = child.0.stdout.as_mut().unwrap();
+    let mut lines = BufReader::new(stdout).lines();
+    assert!(
+        lines.any(|line| line.unwrap().ends_with("ready")),
+        "the child ended"
+    );
 }
 
 #[track_caller]

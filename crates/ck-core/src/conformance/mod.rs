@@ -2,8 +2,8 @@
 //!
 //! [`run`] checks the contract of every method on an empty store with generous limits, [`run_limits`]
 //! what happens when an entry does not fit. Both panic at the first difference, so they belong in
-//! tests. Methods that a store may refuse with [`ErrorKind::Unsupported`] (listing, usage) are skipped
-//! when it does.
+//! tests. Methods that a store may refuse with [`ErrorKind::Unsupported`] (listing, usage, leases) are
+//! skipped when it does.
 //!
 //! # Examples
 //!
@@ -20,7 +20,9 @@
 )]
 
 mod catalogue;
+mod leases;
 mod limits;
+mod modes;
 mod reading;
 mod writing;
 
@@ -50,6 +52,8 @@ pub async fn run(backend: Arc<dyn Backend>) {
     let backend = &*backend;
     reading::run(backend).await;
     writing::run(backend).await;
+    modes::run(backend).await;
+    leases::run(backend).await;
     catalogue::run(backend).await;
 }
 
