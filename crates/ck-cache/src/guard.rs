@@ -17,13 +17,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ck_core::{
-    Backend, BoxFuture, Capabilities, Cursor, EntryInfo, EntryReader, EntryWriter, Error, ErrorKind,
-    Expiry, Key, Lease, Outcome, Page, Pruned, Rejection, Result, Usage, WriteMode, WriteOptions,
-    runs_in_place,
+    Backend, BoxFuture, Capabilities, Cursor, EntryInfo, EntryReader, EntryWriter, Error,
+    ErrorKind, Expiry, Key, Lease, Outcome, Page, Pruned, Rejection, Result, Usage, WriteMode,
+    WriteOptions, runs_in_place,
 };
 
-pub use breaker::BreakerState;
 use breaker::Breaker;
+pub use breaker::BreakerState;
 pub use options::GuardOptions;
 use options::due_in;
 use timer::Sleep;
@@ -50,9 +50,9 @@ const MOST_THREADS: usize = 128;
 ///
 /// # Deadlines
 ///
-/// An operation that is late is given up, and ends by itself: nobody waits for it, and what comes of
-/// it is dropped. A lease is released with that, and a started entry leaves the store as it was; but a
-/// put, a removal or a commit may still take effect.
+/// An operation that is late is given up: its future is dropped, or ends by itself on its thread, as
+/// does blocking work under way, and what comes of it is dropped. A lease is released with that, and
+/// a started entry leaves the store as it was; but a put, a removal or a commit may still take effect.
 ///
 /// Inside a tokio runtime (feature `tokio`) a deadline costs nothing as long as the store answers without
 /// waiting. Under [`ck_core::block_on`] and in other executors the store may block the thread that polls,

@@ -23,7 +23,9 @@ fn run(options: GuardOptions, execute: impl FnOnce(Arc<dyn Backend>)) {
 
 #[test]
 fn a_guarded_store_conforms_without_a_deadline() {
-    run(GuardOptions::new(), |store| pollster::block_on(conformance::run(store)));
+    run(GuardOptions::new(), |store| {
+        pollster::block_on(conformance::run(store))
+    });
     let off = GuardOptions::new().with_retries(0).without_breaker();
     run(off, |store| pollster::block_on(conformance::run(store)));
 }
@@ -31,9 +33,15 @@ fn a_guarded_store_conforms_without_a_deadline() {
 #[test]
 fn a_guarded_store_conforms_with_a_deadline_in_every_executor() {
     let options = GuardOptions::new().with_deadline(Duration::from_secs(60));
-    run(options.clone(), |store| ck_core::block_on(conformance::run(store)));
-    run(options.clone(), |store| pollster::block_on(conformance::run(store)));
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    run(options.clone(), |store| {
+        ck_core::block_on(conformance::run(store))
+    });
+    run(options.clone(), |store| {
+        pollster::block_on(conformance::run(store))
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     run(options, |store| runtime.block_on(conformance::run(store)));
 }
 
@@ -62,6 +70,9 @@ fn options_that_make_no_sense_are_refused() {
         good().with_breaker(1, zero),
     ] {
         let (store, _) = guarded(good());
-        assert_eq!(kind_of(Guard::new(Arc::new(store), options)), ErrorKind::Misuse);
+        assert_eq!(
+            kind_of(Guard::new(Arc::new(store), options)),
+            ErrorKind::Misuse
+        );
     }
 }
