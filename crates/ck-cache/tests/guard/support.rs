@@ -89,9 +89,8 @@ impl Watch {
     }
 
     /// The part that misbehaves.
-    async fn step(self: Arc<Self>) -> Result<()> {
+    async fn step(self: &Arc<Self>) -> Result<()> {
         self.calls.fetch_add(1, SeqCst);
-        let _alive = Alive::new(&self);
         *self.thread.lock().unwrap() = Some(thread::current().id());
         let mood = {
             let mut mood = self.mood.lock().unwrap();
@@ -108,7 +107,7 @@ impl Watch {
             Mood::Fails(kind, _) => return Err(Error::new(kind, "as told")),
             Mood::FailsThenBlocks => return Err(Error::new(ErrorKind::Transient, "as told")),
             Mood::Blocks => {
-                let watch = Arc::clone(&self);
+                let watch = Arc::clone(self);
                 offload(move || watch.gate.pass()).await;
             }
             Mood::Silent => std::future::pending().await,
@@ -163,6 +162,7 @@ fn after<'a, T: 'a>(
 ) -> BoxFuture<'a, Result<T>> {
     let watch = Arc::clone(watch);
     Box::pin(async move {
+        let _alive = Alive::new(&watch);
         watch.step().await?;
         then.await
     })
