@@ -55,6 +55,7 @@ mod cache;
 mod cached_table;
 mod contents;
 mod get;
+mod guard;
 mod options;
 mod put;
 mod source;
@@ -71,6 +72,7 @@ pub use ck_core::{
     Rejection, Result, Usage,
 };
 pub use contents::{Contents, read_entry};
+pub use guard::{BreakerState, Guard, GuardOptions, GuardStats};
 pub use options::PutOptions;
 pub use stats::Stats;
 pub use units::{parse_bytes, parse_duration};

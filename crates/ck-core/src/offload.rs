@@ -46,6 +46,23 @@ where
     work()
 }
 
+/// Whether [`offload`] would run its work on this very thread, and so block it: always so under
+/// [`block_on`] and outside a tokio runtime.
+///
+/// # Examples
+///
+/// ```
+/// assert!(ck_core::block_on(async { ck_core::runs_in_place() }));
+/// ```
+#[must_use]
+pub fn runs_in_place() -> bool {
+    #[cfg(feature = "tokio")]
+    if !BLOCKING.get() && tokio::runtime::Handle::try_current().is_ok() {
+        return false;
+    }
+    true
+}
+
 /// Runs `future` to its end on this thread, which sleeps while the future waits.
 ///
 /// Work that the future hands to [`offload`] runs on this thread too, so that a blocking call takes no
@@ -113,7 +130,10 @@ mod tests {
             .build()
             .unwrap();
         let here = thread::current().id();
+        assert!(runs_in_place());
         let (hopped, stayed) = runtime.block_on(async {
+            assert!(!runs_in_place());
+            assert!(block_on(async { runs_in_place() }));
             let hopped = offload(|| thread::current().id()).await;
             (hopped, block_on(offload(|| thread::current().id())))
         });
