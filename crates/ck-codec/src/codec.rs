@@ -104,9 +104,12 @@ pub struct CacheCodec {
     type_name: &'static str,
     version: u32,
     /// Given value, label and writer; `None` for a value of another type.
-    serialize: fn(&(dyn Any + Send + Sync), &[u8], &mut dyn Write) -> Option<Result<()>>,
-    deserialize: fn(&Bytes) -> Result<Arc<dyn Any + Send + Sync>>,
+    serialize: fn(&Value, &[u8], &mut dyn Write) -> Option<Result<()>>,
+    deserialize: fn(&Bytes) -> Result<Value>,
 }
+
+/// Values without the names of their types.
+type Value = Arc<dyn Any + Send + Sync>;
 
 impl CacheCodec {
     /// The codec of a type.
@@ -150,7 +153,7 @@ impl CacheCodec {
         writer: &mut dyn Write,
     ) -> Result<()> {
         let label = Label::of(self)?;
-        (self.serialize)(&**value, &label, writer).unwrap_or_else(|| {
+        (self.serialize)(value, &label, writer).unwrap_or_else(|| {
             Err(misuse("a codec was given a value of another type").with("type", self.type_name))
         })
     }

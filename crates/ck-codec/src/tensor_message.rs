@@ -2,6 +2,7 @@
 //!
 //! Format: <https://arrow.apache.org/docs/format/Other.html#tensor-multi-dimensional-array>
 
+use std::borrow::Cow;
 use std::io::Write;
 
 use arrow_buffer::Buffer;
@@ -44,13 +45,13 @@ pub(crate) fn metadata(tensor: &Tensor) -> Result<Vec<u8>> {
         .collect();
     let shape = fbb.create_vector(&sizes);
     let strides: Vec<_> = tensor.strides().into_iter().map(signed).collect();
-    let strides = fbb.create_vector(&strides);
+    let strides = (!strides.is_empty()).then(|| fbb.create_vector(&strides));
     let len = signed(tensor.data().len());
     let args = TensorArgs {
         type_type,
         type_: Some(type_),
         shape: Some(shape),
-        strides: Some(strides),
+        strides,
         data: Some(&arrow_ipc::Buffer::new(0, len)),
     };
     let header = arrow_ipc::Tensor::create(&mut fbb, &args);
@@ -78,6 +79,7 @@ pub(crate) fn metadata(tensor: &Tensor) -> Result<Vec<u8>> {
 /// Reads the one tensor that `data` is; its values stay where they are when they are aligned.
 pub(crate) fn decode(data: &Bytes) -> Result<Tensor> {
     let (flatbuffer, body) = split(data)?;
+    let flatbuffer = without_empty_strides(&flatbuffer);
     let message = arrow_ipc::root_as_message(&flatbuffer).map_err(|error| {
         damaged("the metadata of a tensor is not a valid flatbuffer").with_source(error.to_string())
     })?;
@@ -130,6 +132,50 @@ fn split(data: &Bytes) -> Result<(Bytes, Bytes)> {
     let end = len.and_then(|len| prefix_len.checked_add(len));
     let end = end.filter(|end| *end <= data.len()).ok_or_else(truncated)?;
     Ok((data.slice(prefix_len..end), data.slice(end..)))
+}
+
+/// pyarrow gives a tensor without dimensions a vector of no strides, and places it where a vector of
+/// strides may not lie, so that the checks of flatbuffers refuse the message. Strides that are not there
+/// mean the same.
+fn without_empty_strides(flatbuffer: &[u8]) -> Cow<'_, [u8]> {
+    match empty_strides(flatbuffer) {
+        Some(entry) => {
+            let mut patched = flatbuffer.to_vec();
+            patched[entry..entry + 2].fill(0);
+            patched.into()
+        }
+        None => flatbuffer.into(),
+    }
+}
+
+/// Where the table of the message's tensor says where its strides are, if these are an empty vector.
+fn empty_strides(flatbuffer: &[u8]) -> Option<usize> {
+    const HEADER: usize = 2;
+    const STRIDES: usize = 3;
+    let word = |at: usize| -> Option<usize> {
+        let word = flatbuffer.get(at..)?.first_chunk()?;
+        usize::try_from(u32::from_le_bytes(*word)).ok()
+    };
+    let half = |at: usize| -> Option<usize> {
+        let half = flatbuffer.get(at..)?.first_chunk()?;
+        Some(u16::from_le_bytes(*half).into())
+    };
+    let follow = |at: usize| at.checked_add(word(at)?);
+    // The entry in the vtable of the field with this number, and the field.
+    let field = |table: usize, number: usize| {
+        let back = i32::from_le_bytes(*flatbuffer.get(table..)?.first_chunk()?);
+        let vtable = i64::try_from(table).ok()?.checked_sub(back.into())?;
+        let vtable = usize::try_from(vtable).ok()?;
+        let entry = 4 + 2 * number;
+        let offset = half(vtable).filter(|len| entry + 2 <= *len);
+        let entry = offset.and_then(|_| vtable.checked_add(entry))?;
+        let offset = half(entry).filter(|offset| *offset > 0)?;
+        Some((entry, table.checked_add(offset)?))
+    };
+    let message = follow(0)?;
+    let tensor = follow(field(message, HEADER)?.1)?;
+    let (entry, strides) = field(tensor, STRIDES)?;
+    (word(follow(strides)?)? == 0).then_some(entry)
 }
 
 /// The order that strides mean. Those of dimensions with one value, and of tensors without values,
