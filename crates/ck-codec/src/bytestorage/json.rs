@@ -92,7 +92,7 @@ impl<'de> Visitor<'de> for JsonVisitor {
     }
 
     fn visit_bytes<E>(self, _: &[u8]) -> Result<Self::Value, E> {
-        Ok(Err("it holds bytes"))
+        Ok(Err("it holds bytes, or text that is not UTF-8"))
     }
 
     fn visit_newtype_struct<D: Deserializer<'de>>(
