@@ -1,5 +1,6 @@
 //! Shows a ByteStorage payload as JSON, or makes one of JSON: `bytestorage to-json FILE`,
 //! `bytestorage from-json FROM TO`.
+#![allow(clippy::print_stdout, reason = "an example prints")]
 
 use std::error::Error;
 use std::fs;

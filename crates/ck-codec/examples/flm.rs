@@ -1,5 +1,6 @@
 //! Shows what a payload of the Python client flamepy holds, or writes it anew:
 //! `flm read FILE`, `flm copy FROM TO`.
+#![allow(clippy::print_stdout, reason = "an example prints")]
 
 use std::error::Error;
 use std::fmt::Debug;

@@ -104,12 +104,14 @@ pub struct CacheCodec {
     type_name: &'static str,
     version: u32,
     /// Given value, label and writer; `None` for a value of another type.
-    serialize: fn(&Value, &[u8], &mut dyn Write) -> Option<Result<()>>,
+    serialize: Serialize,
     deserialize: fn(&Bytes) -> Result<Value>,
 }
 
-/// Values without the names of their types.
+/// A value without its type.
 type Value = Arc<dyn Any + Send + Sync>;
+
+type Serialize = fn(&Value, &[u8], &mut dyn Write) -> Option<Result<()>>;
 
 impl CacheCodec {
     /// The codec of a type.

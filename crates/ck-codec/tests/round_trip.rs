@@ -118,7 +118,8 @@ fn noise(seed: u64, bytes: usize) -> Buffer {
         state ^= state << 17;
         (state >> 8) as u8
     });
-    Buffer::from_vec(noise.take(bytes).collect::<Vec<_>>())
+    // Where values of any width can lie.
+    Buffer::from(&noise.take(bytes).collect::<Vec<_>>()[..])
 }
 
 /// NaN is not itself, so values are compared by their bits.

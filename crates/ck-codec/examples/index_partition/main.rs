@@ -1,9 +1,10 @@
 //! Stores a composite value as bytes and takes it back without copying its parts.
 #![allow(
+    clippy::print_stdout,
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
     clippy::cast_precision_loss,
-    reason = "the sample's numbers are small"
+    reason = "an example prints, and its numbers are small"
 )]
 
 mod partition;
