@@ -235,7 +235,7 @@ fn columns(
 #[cfg(test)]
 mod tests {
     use arrow_array::types::Int8Type;
-    use arrow_array::{DictionaryArray, Int64Array, StringArray};
+    use arrow_array::{DictionaryArray, Int64Array, StringArray, StringViewArray};
     use arrow_ipc::writer::StreamWriter;
 
     use super::*;
@@ -291,6 +291,16 @@ mod tests {
             decode_ipc_stream(&longer).unwrap_err().kind(),
             ErrorKind::Corrupt
         );
+    }
+
+    #[test]
+    fn views_do_not_drag_along_the_text_of_other_rows() {
+        let text = StringViewArray::from_iter_values((0..1000).map(|row| format!("{row:040}")));
+        let batch = RecordBatch::try_from_iter([("v", Arc::new(text) as ArrayRef)]).unwrap();
+        let table = Table::from(batch.slice(500, 2));
+        let stream = encoded(&table);
+        assert!(stream.len() < 1000, "{} bytes", stream.len());
+        assert_eq!(decode_ipc_stream(&stream).unwrap(), table);
     }
 
     #[test]

@@ -120,6 +120,29 @@ fn damaged_typed_values_are_refused() {
 }
 
 #[test]
+fn a_tensor_whose_values_are_not_as_many_as_its_shape_needs_is_refused() {
+    let bytes = stored(tensor());
+    // Where its buffer lies: offset, then length.
+    let buffer = [0_u64.to_le_bytes(), 240_u64.to_le_bytes()].concat();
+    let found = |window: &[u8]| window == buffer;
+    let at = bytes.windows(16).position(found).unwrap();
+    for (offset, len) in [
+        (0, 239),
+        (0, 241),
+        (1, 240),
+        (u64::MAX, 240),
+        (0, u64::MAX),
+        (1 << 63, 240),
+    ] {
+        let mut damaged = bytes.to_vec();
+        damaged[at..at + 8].copy_from_slice(&u64::to_le_bytes(offset));
+        damaged[at + 8..at + 16].copy_from_slice(&u64::to_le_bytes(len));
+        let error = loaded::<Tensor>(&aligned(&damaged)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{offset}, {len}");
+    }
+}
+
+#[test]
 fn damaged_flm_payloads_are_refused() {
     for value in [
         Flm::Tensor(tensor()),
