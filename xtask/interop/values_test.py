@@ -66,6 +66,11 @@ class Flm(Values):
                         shown = self.shown(to_flm(array))
                         self.assertEqual((shown["shape"], shown["values"]), (list(shape), array.ravel().tolist()))
 
+    def test_a_column_of_a_fortran_array_is_contiguous_with_odd_strides(self):
+        column = np.asfortranarray(np.arange(15.0).reshape(5, 3))[:, 1:2]
+        self.assertEqual((column.flags.c_contiguous, column.strides), (True, (8, 40)))
+        np.testing.assert_array_equal(from_flm(self.copied(to_flm(column))), column)
+
     def test_tables_batches_and_arrays(self):
         words = pa.array(["u", "v", "u"]).dictionary_encode()
         columns = {"a": [1, 2, None], "s": ["x", None, "too long for a view"], "l": [[1], [], None], "d": words}

@@ -236,14 +236,17 @@ fn columns(
 mod tests {
     use arrow_array::types::Int8Type;
     use arrow_array::{DictionaryArray, Int64Array, StringArray, StringViewArray};
-    use arrow_ipc::writer::StreamWriter;
+    use arrow_ipc::CompressionType;
+    use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 
     use super::*;
 
     fn table() -> Table {
         let batch = |from: i64, words: [&str; 3]| {
             let words: DictionaryArray<Int8Type> = words.into_iter().collect();
-            let columns: [(&str, ArrayRef); 3] = [
+            let others: DictionaryArray<Int8Type> = ["p", "q", "p"].into_iter().collect();
+            let columns: [(&str, ArrayRef); 4] = [
+                ("o", Arc::new(others)),
                 ("n", Arc::new(Int64Array::from_iter_values(from..from + 3))),
                 ("w", Arc::new(words)),
                 (
@@ -312,5 +315,16 @@ mod tests {
         }
         let stream = Bytes::from(writer.into_inner().unwrap());
         assert_eq!(decode_ipc_stream(&stream).unwrap(), table);
+        for codec in [CompressionType::LZ4_FRAME, CompressionType::ZSTD] {
+            let options = IpcWriteOptions::default().try_with_compression(Some(codec));
+            let mut writer =
+                StreamWriter::try_new_with_options(Vec::new(), table.schema(), options.unwrap())
+                    .unwrap();
+            for batch in table.batches() {
+                writer.write(batch).unwrap();
+            }
+            let stream = Bytes::from(writer.into_inner().unwrap());
+            assert_eq!(decode_ipc_stream(&stream).unwrap(), table);
+        }
     }
 }

@@ -30,10 +30,10 @@ use envelope::Envelope;
 pub use json::{from_json, to_json};
 
 /// The client refuses more bytes than this, compressed or not.
-const MAX_BYTES: usize = 512 << 20;
+const MAX_BYTES: u64 = 512 << 20;
 
 /// The client refuses values that are more than this many times as large as their compressed form.
-const MAX_RATIO: usize = 1000;
+const MAX_RATIO: u64 = 1000;
 
 /// The MessagePack document in a payload.
 ///
@@ -49,13 +49,13 @@ const MAX_RATIO: usize = 1000;
 pub fn decode(payload: &[u8]) -> Result<Vec<u8>> {
     let envelope = Envelope::parse(payload)?;
     let compressed = &*envelope.compressed;
-    let plain_len = usize::try_from(envelope.plain_len).unwrap_or(usize::MAX);
-    check_size(compressed.len())?;
-    check_size(plain_len)?;
-    if plain_len > compressed.len() * MAX_RATIO {
+    let plain_len = check_size(envelope.plain_len)?;
+    let compressed_len = compressed.len() as u64;
+    check_size(compressed_len)?;
+    if envelope.plain_len > compressed_len * MAX_RATIO {
         return Err(
             damaged("a ByteStorage payload claims to be compressed beyond belief")
-                .with("compressed", compressed.len())
+                .with("compressed", compressed_len)
                 .with("plain", plain_len),
         );
     }
@@ -88,20 +88,18 @@ pub fn decode(payload: &[u8]) -> Result<Vec<u8>> {
 ///
 /// [`ErrorKind::TooLarge`] beyond 512 MiB.
 pub fn encode(document: &[u8]) -> Result<Vec<u8>> {
-    check_size(document.len())?;
+    check_size(document.len() as u64)?;
     let compressed = block::compress(document);
-    check_size(compressed.len())?;
+    check_size(compressed.len() as u64)?;
     let checksum = XxHash3_64::oneshot(document).to_be_bytes();
     Ok(envelope::write(&compressed, checksum, document.len()))
 }
 
-fn check_size(bytes: usize) -> Result<()> {
-    if bytes <= MAX_BYTES {
-        return Ok(());
-    }
-    Err(
+fn check_size(bytes: u64) -> Result<usize> {
+    let len = usize::try_from(bytes).ok();
+    len.filter(|_| bytes <= MAX_BYTES).ok_or_else(|| {
         Error::new(ErrorKind::TooLarge, "ByteStorage holds up to 512 MiB")
             .with("bytes", bytes)
-            .with("limit", MAX_BYTES),
-    )
+            .with("limit", MAX_BYTES)
+    })
 }

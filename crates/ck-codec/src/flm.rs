@@ -52,13 +52,11 @@ pub enum Flm {
     Unmarked(Bytes),
 }
 
-const MAGIC: &[u8; 3] = b"FLM";
-
-const CLOUDPICKLE: u8 = 0;
-const TENSOR: u8 = 1;
-const TABLE: u8 = 2;
-const ARRAY: u8 = 3;
-const BATCH: u8 = 4;
+const CLOUDPICKLE: &[u8; Flm::VALUE_START] = b"FLM\x00";
+const TENSOR: &[u8; Flm::VALUE_START] = b"FLM\x01";
+const TABLE: &[u8; Flm::VALUE_START] = b"FLM\x02";
+const ARRAY: &[u8; Flm::VALUE_START] = b"FLM\x03";
+const BATCH: &[u8; Flm::VALUE_START] = b"FLM\x04";
 
 impl Flm {
     /// Where the value starts in a payload: after the marker.
@@ -72,21 +70,17 @@ impl Flm {
     /// [`Unsupported`](ck_core::ErrorKind::Unsupported) for a type byte above 4, and for a tensor that is
     /// neither in row- nor in column-major order.
     pub fn decode(payload: &Bytes) -> Result<Self> {
-        let marker = payload.first_chunk::<{ Self::VALUE_START }>();
-        let Some([magic @ .., kind]) = marker.filter(|marker| marker.starts_with(MAGIC)) else {
-            return Ok(Self::Unmarked(payload.clone()));
-        };
-        debug_assert_eq!(magic, MAGIC);
-        let value = payload.slice(Self::VALUE_START..);
-        Ok(match *kind {
-            CLOUDPICKLE => Self::CloudPickle(value),
-            TENSOR => Self::Tensor(tensor_message::decode(&value)?),
-            TABLE => Self::Table(decode_ipc_stream(&value)?),
-            ARRAY => Self::Array(only_column(decode_ipc_stream(&value)?)?),
-            BATCH => Self::Batch(only_batch(decode_ipc_stream(&value)?)?),
-            kind => {
+        let value = || payload.slice(Self::VALUE_START..);
+        Ok(match payload.first_chunk() {
+            Some(CLOUDPICKLE) => Self::CloudPickle(value()),
+            Some(TENSOR) => Self::Tensor(tensor_message::decode(&value())?),
+            Some(TABLE) => Self::Table(decode_ipc_stream(&value())?),
+            Some(ARRAY) => Self::Array(only_column(decode_ipc_stream(&value())?)?),
+            Some(BATCH) => Self::Batch(only_batch(decode_ipc_stream(&value())?)?),
+            Some([b'F', b'L', b'M', kind]) => {
                 return Err(unsupported("the payload is of an unknown type").with("type", kind));
             }
+            _ => Self::Unmarked(payload.clone()),
         })
     }
 
@@ -97,29 +91,25 @@ impl Flm {
     /// [`Unsupported`](ck_core::ErrorKind::Unsupported) for what `flamepy` cannot read (tensors of other
     /// than integers and floats) and for pickles; whatever `segment` returns.
     pub fn encode(&self, mut segment: impl FnMut(Bytes) -> Result<()>) -> Result<()> {
-        let mut marker = |kind: u8| {
-            let [m0, m1, m2] = *MAGIC;
-            segment(Bytes::from_owner([m0, m1, m2, kind]))
-        };
         match self {
             Self::Tensor(tensor) => {
                 check_tensor(tensor)?;
                 let metadata = tensor_message::metadata(tensor)?;
-                marker(TENSOR)?;
+                segment(Bytes::from_static(TENSOR))?;
                 segment(metadata.into())?;
                 segment(Bytes::from_owner(tensor.data().clone()))
             }
             Self::Table(table) => {
-                marker(TABLE)?;
+                segment(Bytes::from_static(TABLE))?;
                 encode_ipc_stream(table, segment)
             }
             Self::Array(array) => {
                 let batch = batch_of(array)?;
-                marker(ARRAY)?;
+                segment(Bytes::from_static(ARRAY))?;
                 encode_ipc_stream(&batch.into(), segment)
             }
             Self::Batch(batch) => {
-                marker(BATCH)?;
+                segment(Bytes::from_static(BATCH))?;
                 encode_ipc_stream(&batch.into(), segment)
             }
             Self::CloudPickle(_) | Self::Unmarked(_) => {

@@ -1,3 +1,5 @@
+use std::fmt;
+use std::hash::Hasher;
 use std::io::{self, Write};
 use std::ops::Range;
 
@@ -16,9 +18,7 @@ const MAGIC: &[u8; 4] = b"CKSC";
 const VERSION: u32 = 1;
 /// Magic, version, length of the header.
 const FIXED_LEN: usize = 12;
-/// Number of parts and hash, at the very end.
-const TRAILER_LEN: usize = 16;
-/// A length in the directory.
+/// A length in the directory, their number, the hash.
 const WORD: usize = 8;
 /// A header that is not small belongs into a part.
 const MAX_HEADER: usize = 1 << 20;
@@ -58,8 +58,8 @@ pub struct SectionsWriter<'a> {
     has_failed: bool,
 }
 
-impl std::fmt::Debug for SectionsWriter<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for SectionsWriter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SectionsWriter")
             .field("at", &self.at)
             .field("parts", &(self.lengths.len() / WORD))
@@ -89,7 +89,7 @@ impl<'a> SectionsWriter<'a> {
         head.extend_from_slice(&header_len.to_le_bytes());
         head.extend_from_slice(header);
         let mut hash = XxHash3_64::new();
-        std::hash::Hasher::write(&mut hash, &head);
+        hash.write(&head);
         write(writer, &head)?;
         Ok(Self {
             writer,
@@ -179,9 +179,8 @@ impl<'a> SectionsWriter<'a> {
         let mut directory = std::mem::take(&mut self.lengths);
         let count = (directory.len() / WORD) as u64;
         directory.extend_from_slice(&count.to_le_bytes());
-        std::hash::Hasher::write(&mut self.hash, &directory);
-        let hash = std::hash::Hasher::finish(&self.hash);
-        directory.extend_from_slice(&hash.to_le_bytes());
+        self.hash.write(&directory);
+        directory.extend_from_slice(&self.hash.finish().to_le_bytes());
         write(self.writer, &directory)
     }
 
@@ -213,7 +212,7 @@ impl Write for Counted<'_> {
 /// bytes it was parsed from.
 ///
 /// Header and directory are proved by a hash; the parts are not, they rely on that of the entry.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Sections {
     header: Bytes,
     parts: Vec<Bytes>,
@@ -303,6 +302,17 @@ impl Sections {
     }
 }
 
+/// Lengths only; the bytes are many.
+impl fmt::Debug for Sections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts: Vec<_> = self.parts.iter().map(Bytes::len).collect();
+        f.debug_struct("Sections")
+            .field("header", &self.header.len())
+            .field("parts", &parts)
+            .finish()
+    }
+}
+
 /// Where the header lies.
 fn header_range(data: &[u8]) -> Result<Range<usize>> {
     let not_sections = || damaged("the bytes are no composite value");
@@ -361,9 +371,9 @@ impl<'a> Directory<'a> {
     fn check(&self, head: &[u8]) -> Result<()> {
         let mut hash = XxHash3_64::new();
         for bytes in [head, self.lengths, &self.count] {
-            std::hash::Hasher::write(&mut hash, bytes);
+            hash.write(bytes);
         }
-        if std::hash::Hasher::finish(&hash) == self.hash {
+        if hash.finish() == self.hash {
             return Ok(());
         }
         Err(damaged(
@@ -403,5 +413,3 @@ impl<'a> Directory<'a> {
 fn next_start(end: usize) -> Option<usize> {
     end.checked_next_multiple_of(ALIGNMENT)
 }
-
-const _: () = assert!(TRAILER_LEN == 2 * WORD);

@@ -1,3 +1,5 @@
+use std::fmt;
+
 use arrow_array::{ArrowPrimitiveType, PrimitiveArray};
 use arrow_buffer::{Buffer, ScalarBuffer};
 use arrow_schema::DataType;
@@ -21,7 +23,7 @@ use crate::error::misuse;
 /// assert_eq!(tensor.strides(), [12, 4]);
 /// # Ok::<(), ck_core::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Tensor {
     data_type: DataType,
     shape: Vec<usize>,
@@ -176,6 +178,17 @@ impl Tensor {
         misuse("the values of a tensor are of another type")
             .with("wanted", wanted)
             .with("found", &self.data_type)
+    }
+}
+
+/// Without the values, which are many.
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tensor")
+            .field("data_type", &self.data_type)
+            .field("shape", &self.shape)
+            .field("order", &self.order)
+            .finish_non_exhaustive()
     }
 }
 

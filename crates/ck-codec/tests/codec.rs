@@ -108,6 +108,41 @@ fn stored_values_of_another_version_are_unsupported() {
     codec.deserialize(&stored(Versioned::<2>)).unwrap();
 }
 
+#[cfg(feature = "messagepack")]
+#[test]
+fn serde_values_come_back_and_other_ones_do_not() {
+    use ck_codec::MessagePack;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    struct Model {
+        name: String,
+        weights: Vec<f32>,
+        parent: Option<Box<Model>>,
+    }
+
+    let leaf = Model {
+        name: "leaf".to_owned(),
+        weights: vec![0.5; 3],
+        parent: None,
+    };
+    let model = Model {
+        parent: Some(Box::new(leaf.clone())),
+        ..leaf
+    };
+    let bytes = stored(MessagePack::<_, 3>(model.clone()));
+    let found: MessagePack<Model, 3> = common::loaded(&bytes).unwrap();
+    assert_eq!(found.0, model);
+    let kind = |error: Error| error.kind();
+    let later = common::loaded::<MessagePack<Model, 4>>(&bytes).map_err(kind);
+    assert_eq!(later.unwrap_err(), ErrorKind::Unsupported);
+    let other = common::loaded::<MessagePack<Vec<u8>, 3>>(&bytes).map_err(kind);
+    assert_eq!(other.unwrap_err(), ErrorKind::Corrupt);
+    let longer = common::aligned(&[&bytes[..], b"!"].concat());
+    let longer = common::loaded::<MessagePack<Model, 3>>(&longer).map_err(kind);
+    assert_eq!(longer.unwrap_err(), ErrorKind::Corrupt);
+}
+
 #[test]
 fn a_type_without_a_name_or_with_a_long_one_cannot_be_stored() {
     struct Nameless;

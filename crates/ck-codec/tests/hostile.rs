@@ -12,10 +12,11 @@ use std::hash::Hasher;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Mutex, PoisonError};
 
+use arrow_array::types::Int32Type;
 use arrow_array::{ArrayRef, RecordBatch};
 use bytes::Bytes;
 use ck_arrow::Table;
-use ck_codec::{CacheCodec, Flm, Sections, SectionsWriter, Tensor, bytestorage};
+use ck_codec::{CacheCodec, Flm, Order, Sections, SectionsWriter, Tensor, bytestorage};
 use ck_core::{ErrorKind, Result};
 use common::counting::{Counting, peak_of};
 use common::{aligned, batch, loaded, placed, stored, tensor};
@@ -139,6 +140,65 @@ fn a_tensor_whose_values_are_not_as_many_as_its_shape_needs_is_refused() {
         damaged[at + 8..at + 16].copy_from_slice(&u64::to_le_bytes(len));
         let error = loaded::<Tensor>(&aligned(&damaged)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{offset}, {len}");
+    }
+}
+
+#[test]
+fn a_tensor_in_no_order_is_unsupported_and_strides_that_mean_nothing_do_not_matter() {
+    let with_strides = |tensor: Tensor, strides: [u64; 2]| {
+        let bytes = stored(tensor.clone());
+        let words = |strides: &[u64]| {
+            strides
+                .iter()
+                .flat_map(|s| s.to_le_bytes())
+                .collect::<Vec<_>>()
+        };
+        let own: Vec<_> = tensor
+            .strides()
+            .into_iter()
+            .map(|stride| stride as u64)
+            .collect();
+        let at = bytes
+            .windows(16)
+            .position(|window| window == words(&own))
+            .unwrap();
+        let changed = [&bytes[..at], &words(&strides), &bytes[at + 16..]].concat();
+        loaded::<Tensor>(&aligned(&changed))
+    };
+    let tensor = |shape: [usize; 2]| {
+        let values: Vec<i32> = (0..).take(shape[0] * shape[1]).collect();
+        Tensor::from_values::<Int32Type>(values, shape, Order::RowMajor).unwrap()
+    };
+    assert_eq!(
+        with_strides(tensor([3, 5]), [20, 4]).unwrap(),
+        tensor([3, 5])
+    );
+    let turned = with_strides(tensor([3, 5]), [4, 12]).unwrap();
+    assert_eq!(turned.order(), Order::ColumnMajor);
+    for strides in [
+        [40, 4],
+        [4, 4],
+        [20, 8],
+        [0, 0],
+        [20, u64::MAX],
+        [1 << 63, 4],
+    ] {
+        let error = with_strides(tensor([3, 5]), strides).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{strides:?}");
+    }
+    for ignored in [0, 4, 60, u64::MAX] {
+        assert_eq!(
+            with_strides(tensor([5, 1]), [4, ignored]).unwrap(),
+            tensor([5, 1])
+        );
+        assert_eq!(
+            with_strides(tensor([1, 5]), [ignored, 4]).unwrap(),
+            tensor([1, 5])
+        );
+        assert_eq!(
+            with_strides(tensor([0, 5]), [ignored, 7]).unwrap(),
+            tensor([0, 5])
+        );
     }
 }
 

@@ -19,7 +19,7 @@ use arrow_array::{ArrowPrimitiveType, RecordBatch};
 use bytes::Bytes;
 use ck_arrow::{TableReader, Verification};
 use ck_codec::{Flm, Order, Tensor};
-use ck_core::{MemoryEntry, block_on};
+use ck_core::{ErrorKind, MemoryEntry, block_on};
 use serde_json::{Value, json};
 
 /// The vectors beside this file, and those where they come from; on a CI server they have to be there.
@@ -158,6 +158,19 @@ fn flm_payloads_that_are_written_read_as_they_were() {
                 "{expected}"
             ),
         }
+    }
+}
+
+#[test]
+fn other_markers_are_unsupported_or_none() {
+    for kind in 5..=255 {
+        let payload = Bytes::from_owner([b'F', b'L', b'M', kind, 1]);
+        let error = Flm::decode(&payload).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+    }
+    for payload in [&b""[..], b"FLM", b"flm\x01", b"\x80\x05FLM\x01"] {
+        let payload = Bytes::from_static(payload);
+        assert_eq!(Flm::decode(&payload).unwrap(), Flm::Unmarked(payload));
     }
 }
 
