@@ -47,7 +47,8 @@ pub trait CacheKey {
 
     /// The bytes on the heap that live as long as the value: what the in-process tier charges for it,
     /// beyond key and overhead. An allocation shared by parts of the value counts once, with its
-    /// capacity rather than its length; mapped memory does not count.
+    /// capacity rather than its length. Buffers that a value borrows from stored bytes count as well: it
+    /// keeps them.
     ///
     /// There is no default: a value that is charged too little breaks the budget of the tier.
     fn heap_bytes(value: &Self::Value) -> u64;
