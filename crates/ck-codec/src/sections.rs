@@ -149,8 +149,9 @@ impl<'a> SectionsWriter<'a> {
     ///
     /// # Errors
     ///
-    /// Whatever `fill` returns. The value cannot be finished then.
+    /// Whatever `fill` returns. The value cannot be continued then ([`ErrorKind::Misuse`]).
     pub fn part(&mut self, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+        self.check()?;
         // Stays so if anything fails on the way.
         self.has_failed = true;
         self.pad()?;
@@ -172,9 +173,7 @@ impl<'a> SectionsWriter<'a> {
     ///
     /// [`ErrorKind::Misuse`] when a part has failed before; those of the writer.
     pub fn finish(mut self) -> Result<()> {
-        if self.has_failed {
-            return Err(misuse("a part of this value has failed; write it anew"));
-        }
+        self.check()?;
         self.pad()?;
         let mut directory = std::mem::take(&mut self.lengths);
         let count = (directory.len() / WORD) as u64;
@@ -182,6 +181,13 @@ impl<'a> SectionsWriter<'a> {
         self.hash.write(&directory);
         directory.extend_from_slice(&self.hash.finish().to_le_bytes());
         write(self.writer, &directory)
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.has_failed {
+            return Err(misuse("a part of this value has failed; write it anew"));
+        }
+        Ok(())
     }
 
     fn pad(&mut self) -> Result<()> {

@@ -1,13 +1,13 @@
 //! The codecs of values that need no serializer.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_schema::{Field, Schema};
 use bytes::Bytes;
 use ck_arrow::{Table, decode_ipc_stream, encode_ipc_stream};
 use ck_core::{Error, ErrorKind, Result};
-use std::sync::Arc;
 
 use crate::align::write;
 use crate::codec::CacheCodecImpl;

@@ -313,6 +313,8 @@ fn a_part_that_failed_cannot_be_finished() {
     let mut sections = SectionsWriter::new(&mut written, b"").unwrap();
     let failure = ck_core::Error::new(ErrorKind::Unsupported, "no");
     assert!(sections.part(|_| Err(failure)).is_err());
+    let error = sections.bytes(b"next").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Misuse);
     assert_eq!(sections.finish().unwrap_err().kind(), ErrorKind::Misuse);
     let mut written = Vec::new();
     let error = SectionsWriter::new(&mut written, &vec![0; (1 << 20) + 1]).unwrap_err();
