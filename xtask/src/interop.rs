@@ -8,8 +8,8 @@ use crate::workspace::{read, root, target_dir, write};
 use crate::{Result, unknown_argument};
 
 pub(crate) const USAGE: &str = "interop
-    Builds `ck` and proves, with the Python client from PyPI (xtask/interop/requirements.txt,
-    installed into .venv), that each reads what the other writes.
+    Builds `ck` and the examples of ck-codec, and proves, with the Python clients from PyPI
+    (xtask/interop/requirements.txt, installed into .venv), that each reads what the other writes.
 ";
 
 pub(crate) fn run(args: &[String]) -> Result<()> {
@@ -19,12 +19,16 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     Cmd::cargo()
         .args(["build", "--release", "--package", "ck-cli"])
         .run()?;
+    Cmd::cargo()
+        .args(["build", "--package", "ck-codec", "--examples"])
+        .run()?;
     let python = environment()?;
     Cmd::new(python)
         .args(["-m", "unittest", "discover", "--pattern", "*_test.py"])
         .arg("--start-directory")
         .arg(root().join("xtask/interop"))
         .env("CK", target_dir().join("release/ck"))
+        .env("CK_EXAMPLES", target_dir().join("debug/examples"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .run()
 }

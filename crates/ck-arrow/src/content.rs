@@ -467,7 +467,7 @@ fn runs(
 }
 
 /// The dictionaries inside a field, inner ones first, each with the type of its values.
-fn needed_dictionaries(field: &Field, needed: &mut Vec<(i64, DataType)>) {
+pub(crate) fn needed_dictionaries(field: &Field, needed: &mut Vec<(i64, DataType)>) {
     let mut inner = |field: &Field| needed_dictionaries(field, needed);
     match field.data_type() {
         DataType::Dictionary(_, values) => {

@@ -7,6 +7,7 @@
 //!
 //! - [`Encoder`] turns record batches into an entry, segment by segment, in bounded memory.
 //! - [`TableReader`] reads entries lazily: by batch, by column, by row range.
+//! - [`encode_ipc_stream`] and [`decode_ipc_stream`] are for tables inside other values.
 //! - [`retained_bytes`] and [`compact`] tell what batches keep in memory, and let go of the rest.
 //!
 //! The crate does not know where bytes live: it writes segments and reads any
@@ -44,12 +45,14 @@ mod stream;
 mod window;
 
 mod compact;
+mod ipc_stream;
 mod table;
 mod weight;
 
 pub use compact::compact;
 pub use compression::{Codec, Compression};
 pub use encode::{Encoded, Encoder};
+pub use ipc_stream::{decode_ipc_stream, encode_ipc_stream};
 pub use layout::{BlockLayout, Layout, UnitLayout};
 pub use options::EncodeOptions;
 pub use reader::{Batches, TableReader, Verification, Windows};

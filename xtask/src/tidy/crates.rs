@@ -6,6 +6,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("ck-core", &[]),
     ("ck-frame", &["ck-core"]),
     ("ck-arrow", &["ck-core", "ck-frame"]),
+    ("ck-codec", &["ck-core", "ck-arrow"]),
     ("ck-backend-file", &["ck-core"]),
     (
         "ck-cache",
