@@ -20,8 +20,12 @@ pub(crate) struct Slot<V> {
     pub(crate) rewrites: u16,
     /// What the account gets back when the value leaves.
     pub(crate) cost: Cost,
-    pub(crate) ttl: Option<Duration>,
+    /// In nanoseconds; an `Option<Duration>` takes twice the room. `NO_TTL` if there is none.
+    ttl: u64,
 }
+
+/// 584 years.
+const NO_TTL: u64 = u64::MAX;
 
 impl<V> Slot<V> {
     pub(crate) fn empty(units: u32, cost: Cost, ttl: Option<Duration>) -> Self {
@@ -31,8 +35,12 @@ impl<V> Slot<V> {
             units,
             rewrites: 0,
             cost,
-            ttl,
+            ttl: ttl.map_or(NO_TTL, |ttl| u64::try_from(ttl.as_nanos()).unwrap_or(NO_TTL)),
         }
+    }
+
+    pub(crate) fn ttl(&self) -> Option<Duration> {
+        (self.ttl != NO_TTL).then(|| Duration::from_nanos(self.ttl))
     }
 
     pub(crate) fn value(&self) -> Option<Arc<V>> {

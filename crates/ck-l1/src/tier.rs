@@ -299,7 +299,7 @@ struct TimeToLive;
 
 impl<V> moka::Expiry<Name, Arc<Slot<V>>> for TimeToLive {
     fn expire_after_create(&self, _: &Name, slot: &Arc<Slot<V>>, _: Instant) -> Option<Duration> {
-        slot.ttl
+        slot.ttl()
     }
 
     fn expire_after_update(
@@ -309,6 +309,6 @@ impl<V> moka::Expiry<Name, Arc<Slot<V>>> for TimeToLive {
         _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        slot.ttl
+        slot.ttl()
     }
 }
