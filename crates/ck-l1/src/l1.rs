@@ -58,8 +58,8 @@ impl<V: Weigh + Send + Sync + 'static> L1<V> {
     /// this way.
     #[must_use]
     pub fn charge(&self, bytes: u64) -> Option<Charge> {
-        let books = Arc::clone(self.0.books());
-        self.0.charge(bytes).then_some(Charge { books, bytes })
+        // Made only once the bytes are charged: dropped, it gives them back.
+        self.0.charge(bytes).then(|| Charge { books: Arc::clone(self.0.books()), bytes })
     }
 
     /// Removes the value of a key. False if there is none.
