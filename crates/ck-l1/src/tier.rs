@@ -50,6 +50,9 @@ const MAX_REWRITES: u16 = 1 << 14;
 /// while it is being evicted save it for that round.
 const PATIENCE: u32 = 64;
 
+/// How often a get looks again when what it finds is being replaced under its hands.
+const SECOND_LOOKS: u32 = 8;
+
 impl<V: Weigh + Send + Sync + 'static> Tier<V> {
     pub(crate) fn new(books: Arc<Books>, policy: Policy) -> Self {
         let scale = Scale::new(books.heap.limit());
@@ -80,9 +83,21 @@ impl<V: Weigh + Send + Sync + 'static> Tier<V> {
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<Arc<V>> {
-        let value = self.map.get(&ByKey(key)).and_then(|slot| slot.value());
+        let value = self.find(key);
         self.books.count_get(value.is_some());
         value
+    }
+
+    fn find(&self, key: &Key) -> Option<Arc<V>> {
+        // A slot that was found and then emptied was replaced, most often: the new one is there already.
+        for _ in 0..SECOND_LOOKS {
+            let slot = self.map.get(&ByKey(key))?;
+            let value = slot.value();
+            if value.is_some() || !slot.is_gone() {
+                return value;
+            }
+        }
+        None
     }
 
     pub(crate) fn insert(&self, key: Key, value: Arc<V>, ttl: Option<Duration>) -> Result<(), Refusal> {

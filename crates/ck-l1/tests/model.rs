@@ -150,7 +150,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn with_lru_exactly_the_entries_used_last_survive(steps in steps()) {
@@ -225,7 +225,7 @@ proptest! {
                     run.charges.extend(charge);
                 }
                 Step::DropCharge(at) if at < run.charges.len() => {
-                    run.charges.swap_remove(at);
+                    drop(run.charges.swap_remove(at));
                 }
                 Step::DropCharge(_) => {}
                 Step::Settle => run.l1.settle(),
