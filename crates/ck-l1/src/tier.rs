@@ -134,13 +134,14 @@ impl<V: Weigh + Send + Sync + 'static> Tier<V> {
 
     pub(crate) fn clear(&self) {
         let mut ballast = self.turn();
-        self.map.run_pending_tasks();
         self.books.blaming(Cause::Removed, || {
-            while self.books.entries() > 0 {
-                self.evict(&mut ballast, u64::MAX);
+            for (name, _) in &self.map {
+                self.map.invalidate(&*name);
             }
+            self.map.run_pending_tasks();
+            // What has expired is not among them.
+            self.evict_until(&mut ballast, || self.books.entries() == 0, || u64::MAX);
         });
-        self.set_ballast(&mut ballast, self.shared_units());
     }
 
     pub(crate) fn settle(&self) {
@@ -244,24 +245,38 @@ impl<V: Weigh + Send + Sync + 'static> Tier<V> {
     ///
     /// Nobody else takes what is freed: this is the turn of one.
     fn reserve(&self, ballast: &mut Ballast<V>, cost: Cost) -> bool {
-        let mut evicted = false;
+        self.books.can_hold(cost)
+            && self.evict_until(
+                ballast,
+                || self.books.reserve(cost),
+                || self.books.heap.lacking(cost.heap),
+            )
+    }
+
+    /// Evicts as many bytes as are lacking until it is done. False if nothing more can be evicted.
+    fn evict_until(
+        &self,
+        ballast: &mut Ballast<V>,
+        done: impl Fn() -> bool,
+        lacking: impl Fn() -> u64,
+    ) -> bool {
+        if done() {
+            return true;
+        }
         let mut idle = 0;
-        let reserved = loop {
-            if self.books.reserve(cost) {
+        let succeeded = loop {
+            let before = self.books.heap.used();
+            self.evict(ballast, lacking());
+            if done() {
                 break true;
             }
-            if idle == PATIENCE || !self.books.can_hold(cost) {
+            idle = if self.books.heap.used() < before { 0 } else { idle + 1 };
+            if idle == PATIENCE {
                 break false;
             }
-            let before = self.books.heap.used();
-            self.evict(ballast, self.books.heap.lacking(cost.heap));
-            evicted = true;
-            idle = if self.books.heap.used() < before { 0 } else { idle + 1 };
         };
-        if evicted {
-            self.set_ballast(ballast, self.shared_units());
-        }
-        reserved
+        self.set_ballast(ballast, self.shared_units());
+        succeeded
     }
 
     /// Has the map evict entries of at least this many bytes, those used least lately first.

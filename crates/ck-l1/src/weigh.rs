@@ -47,9 +47,9 @@ impl Weight {
 
 /// What the tier itself allocates for an entry, apart from the value and the text of the key.
 ///
-/// Asked of the allocator are 322 to 330 bytes, on 64-bit machines: moka's five blocks for an entry
+/// Asked of the allocator are 322 to 330 bytes, on 64-bit machines: moka's six blocks for an entry
 /// and its share of the hash table (which doubles as it grows, hence the span), the slot, and the
-/// counts and padding of the `Arc`s of value and key. The rest stands for what allocators add to eight
+/// counts and padding of the `Arc`s of value and key. The rest stands for what allocators add to nine
 /// small blocks (under glibc about 110 bytes: a million entries that are next to nothing but overhead
 /// have 1.2 times their charge in resident memory). `tests/overhead.rs` holds the charge within a
 /// tenth of what is asked for.

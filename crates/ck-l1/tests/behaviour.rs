@@ -3,7 +3,7 @@
 mod common;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -154,6 +154,21 @@ fn what_entries_share_does_not_make_tiny_lfu_refuse_more() {
 }
 
 #[test]
+fn what_entries_share_does_not_make_tiny_lfu_refuse_less() {
+    let l1 = L1::builder(100 * overhead()).build();
+    for n in 0..60 {
+        assert_eq!(l1.insert(key(n), Blob::new(0, 0), None), STORED);
+    }
+    l1.settle();
+    assert!((0..60).all(|n| l1.get(&key(n)).is_some()));
+    let _shared = l1.charge(40 * overhead()).unwrap();
+    for n in 60..70 {
+        assert_eq!(l1.insert(key(n), Blob::new(0, 0), None), NOT_ADMITTED);
+    }
+    assert_eq!(l1.stats().entries, 60);
+}
+
+#[test]
 fn a_refused_newcomer_leaves_no_stale_value() {
     let l1 = L1::builder(4 * overhead()).build();
     for n in 0..4 {
@@ -197,6 +212,25 @@ fn an_expired_entry_is_not_returned_and_its_memory_comes_back() {
     let stats = l1.stats();
     assert_eq!((freed.strong_count(), stats.entries, stats.evicted.expired), (0, 2, 3));
     assert_eq!(l1.get(&key(2)).unwrap().id, 2);
+}
+
+#[test]
+fn what_has_expired_can_be_cleared_and_evicted_before_its_timer_fires() {
+    let l1 = lru(4 * overhead());
+    let insert = |n| {
+        let value = Blob::new(0, overhead() / 2);
+        let weak = Arc::downgrade(&value);
+        assert_eq!(l1.insert(key(n), value, Some(Duration::from_millis(1))), STORED);
+        weak
+    };
+    let [first, second] = [insert(1), insert(2)];
+    thread::sleep(Duration::from_millis(2));
+    let third = insert(3);
+    assert_eq!([&first, &second, &third].map(Weak::strong_count), [0, 1, 1]);
+    thread::sleep(Duration::from_millis(2));
+    l1.clear();
+    assert_eq!([&first, &second, &third].map(Weak::strong_count), [0, 0, 0]);
+    assert_eq!((l1.stats().entries, l1.stats().bytes), (0, 0));
 }
 
 #[test]
@@ -289,6 +323,29 @@ fn a_value_is_freed_at_once_when_it_leaves() {
     let sixth = weak(&l1, 6);
     drop(l1);
     assert_eq!(sixth.strong_count(), 0, "the tier itself dropped");
+}
+
+/// A value that looks at what is charged while it is being dropped.
+#[test]
+fn a_charge_is_given_back_only_when_the_value_has_been_dropped() {
+    static TIER: OnceLock<L1<Witness>> = OnceLock::new();
+    static SEEN: AtomicU64 = AtomicU64::new(0);
+    struct Witness;
+    impl Weigh for Witness {
+        fn weight(&self) -> Weight {
+            Weight::heap(1000)
+        }
+    }
+    impl Drop for Witness {
+        fn drop(&mut self) {
+            SEEN.store(TIER.get().map_or(0, |tier| tier.stats().bytes), SeqCst);
+        }
+    }
+    let l1 = TIER.get_or_init(|| L1::builder(1 << 20).build());
+    assert_eq!(l1.insert(key(1), Arc::new(Witness), None), STORED);
+    let charged = l1.stats().bytes;
+    assert!(charged > 1000 && l1.remove(&key(1)));
+    assert_eq!((SEEN.load(SeqCst), l1.stats().bytes), (charged, 0));
 }
 
 #[test]
