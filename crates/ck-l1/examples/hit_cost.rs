@@ -45,8 +45,14 @@ fn round(keys: &[Key], threads: usize, get: &(impl Fn(&Key) -> Option<Arc<Value>
                 start.elapsed()
             }
         };
-        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(run(thread))).collect();
-        running.into_iter().filter_map(|thread| thread.join().ok()).max().unwrap_or(Duration::ZERO)
+        let running: Vec<_> = (0..threads)
+            .map(|thread| scope.spawn(run(thread)))
+            .collect();
+        running
+            .into_iter()
+            .filter_map(|thread| thread.join().ok())
+            .max()
+            .unwrap_or(Duration::ZERO)
     });
     longest.as_nanos() as f64 / GETS as f64
 }
@@ -60,8 +66,10 @@ fn bare<S: BuildHasher + Clone + Send + Sync + 'static>(
     keys: &[Key],
     hasher: S,
 ) -> impl Fn(&Key) -> Option<Arc<Value>> + Sync {
-    let cache: Cache<Key, Arc<Value>, S> =
-        Cache::builder().max_capacity(1 << 30).weigher(|_, _| 400).build_with_hasher(hasher);
+    let cache: Cache<Key, Arc<Value>, S> = Cache::builder()
+        .max_capacity(1 << 30)
+        .weigher(|_, _| 400)
+        .build_with_hasher(hasher);
     for key in keys {
         cache.insert(key.clone(), Arc::new(Value([0; 4])));
     }
@@ -70,12 +78,16 @@ fn bare<S: BuildHasher + Clone + Send + Sync + 'static>(
 }
 
 fn main() {
-    let keys: Vec<Key> =
-        (0..ENTRIES).map(|n| Key::new(format!("features/2026-11-20/part-{n:05}"))).collect();
+    let keys: Vec<Key> = (0..ENTRIES)
+        .map(|n| Key::new(format!("features/2026-11-20/part-{n:05}")))
+        .collect();
 
     let l1 = L1::builder(1 << 30).policy(Policy::TinyLfu).build();
     for key in &keys {
-        assert_eq!(l1.insert(key.clone(), Arc::new(Value([0; 4])), None), Insertion::Stored);
+        assert_eq!(
+            l1.insert(key.clone(), Arc::new(Value([0; 4])), None),
+            Insertion::Stored
+        );
     }
     l1.settle();
     let tier = |key: &Key| l1.get(key);
@@ -90,11 +102,16 @@ fn main() {
             let own = round(&keys, threads, &tier);
             let sip = round(&keys, threads, &default);
             let fast = round(&keys, threads, &same);
-            for (all, one) in figures.iter_mut().zip([own, sip, own / sip, fast, own / fast]) {
+            for (all, one) in figures
+                .iter_mut()
+                .zip([own, sip, own / sip, fast, own / fast])
+            {
                 all.push(one);
             }
         }
         let [own, sip, of_sip, fast, of_fast] = figures.map(median);
-        println!("{threads:7}  {own:6.0}   {sip:13.0}   {of_sip:5.2}   {fast:11.0}   {of_fast:5.2}");
+        println!(
+            "{threads:7}  {own:6.0}   {sip:13.0}   {of_sip:5.2}   {fast:11.0}   {of_fast:5.2}"
+        );
     }
 }

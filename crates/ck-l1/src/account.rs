@@ -9,7 +9,10 @@ pub(crate) struct Account {
 
 impl Account {
     pub(crate) fn new(limit: u64) -> Self {
-        Self { limit, used: AtomicU64::new(0) }
+        Self {
+            limit,
+            used: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn limit(&self) -> u64 {

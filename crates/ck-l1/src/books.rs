@@ -54,7 +54,8 @@ impl Books {
 
     /// Whether the entry could be held if there were no other.
     pub(crate) fn can_hold(&self, cost: Cost) -> bool {
-        cost.heap <= self.heap.limit().saturating_sub(self.shared()) && cost.mapped <= self.mapped.limit()
+        cost.heap <= self.heap.limit().saturating_sub(self.shared())
+            && cost.mapped <= self.mapped.limit()
     }
 
     /// Whether what the entry maps can be held now.
@@ -135,7 +136,11 @@ impl Books {
     }
 
     pub(crate) fn count_get(&self, hit: bool) {
-        if hit { self.hits.bump() } else { self.misses.bump() }
+        if hit {
+            self.hits.bump()
+        } else {
+            self.misses.bump()
+        }
     }
 
     pub(crate) fn count_insert(&self, result: Result<(), Refusal>) {
@@ -154,8 +159,17 @@ impl Books {
             hits: self.hits.sum(),
             misses: self.misses.sum(),
             inserted: read(&self.inserted),
-            evicted: Evicted { size, expired, removed, replaced },
-            rejected: Rejected { too_large, mapped_full, not_admitted },
+            evicted: Evicted {
+                size,
+                expired,
+                removed,
+                replaced,
+            },
+            rejected: Rejected {
+                too_large,
+                mapped_full,
+                not_admitted,
+            },
             entries: self.entries(),
             bytes: self.heap.used(),
             mapped_bytes: self.mapped.used(),

@@ -17,7 +17,6 @@ pub struct L1<V>(Arc<Tier<V>>);
 
 impl<V: Weigh + Send + Sync + 'static> L1<V> {
     /// A tier that holds up to this many bytes. With 0 it holds nothing.
-    #[must_use]
     pub fn builder(budget_bytes: u64) -> L1Builder<V> {
         L1Builder {
             budget_bytes,
@@ -59,7 +58,10 @@ impl<V: Weigh + Send + Sync + 'static> L1<V> {
     #[must_use]
     pub fn charge(&self, bytes: u64) -> Option<Charge> {
         // Made only once the bytes are charged: dropped, it gives them back.
-        self.0.charge(bytes).then(|| Charge { books: Arc::clone(self.0.books()), bytes })
+        self.0.charge(bytes).then(|| Charge {
+            books: Arc::clone(self.0.books()),
+            bytes,
+        })
     }
 
     /// Removes the value of a key. False if there is none.
@@ -93,7 +95,9 @@ impl<V> Clone for L1<V> {
 
 impl<V: Weigh + Send + Sync + 'static> fmt::Debug for L1<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("L1").field("stats", &self.stats()).finish_non_exhaustive()
+        f.debug_struct("L1")
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
     }
 }
 
@@ -190,6 +194,8 @@ impl Drop for Charge {
 
 impl fmt::Debug for Charge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Charge").field("bytes", &self.bytes).finish_non_exhaustive()
+        f.debug_struct("Charge")
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
     }
 }

@@ -35,7 +35,9 @@ impl<V> Slot<V> {
             units,
             rewrites: 0,
             cost,
-            ttl: ttl.map_or(NO_TTL, |ttl| u64::try_from(ttl.as_nanos()).unwrap_or(NO_TTL)),
+            ttl: ttl.map_or(NO_TTL, |ttl| {
+                u64::try_from(ttl.as_nanos()).unwrap_or(NO_TTL)
+            }),
         }
     }
 
@@ -51,7 +53,11 @@ impl<V> Slot<V> {
     pub(crate) fn fill(&self, value: Arc<V>) -> Option<Arc<V>> {
         self.value.store(Some(value));
         // `take` raises the flag before it looks for a value: one of the two sees the other.
-        if self.is_gone() { self.value.swap(None) } else { None }
+        if self.is_gone() {
+            self.value.swap(None)
+        } else {
+            None
+        }
     }
 
     /// Takes the value out, for ever. Only one caller gets it.

@@ -75,7 +75,13 @@ impl<V: Weigh + Send + Sync + 'static> Tier<V> {
             })
             .build_with_hasher(RandomState::new());
         let ballast = Ballast(Arc::new(Slot::empty(0, Cost::default(), None)));
-        Self { map, books, policy, scale, turn: Mutex::new(ballast) }
+        Self {
+            map,
+            books,
+            policy,
+            scale,
+            turn: Mutex::new(ballast),
+        }
     }
 
     pub(crate) fn books(&self) -> &Arc<Books> {
@@ -100,7 +106,12 @@ impl<V: Weigh + Send + Sync + 'static> Tier<V> {
         None
     }
 
-    pub(crate) fn insert(&self, key: Key, value: Arc<V>, ttl: Option<Duration>) -> Result<(), Refusal> {
+    pub(crate) fn insert(
+        &self,
+        key: Key,
+        value: Arc<V>,
+        ttl: Option<Duration>,
+    ) -> Result<(), Refusal> {
         let cost = Cost::of(&key, &*value, ttl);
         let mut ballast = self.turn();
         self.lighten(&mut ballast);
@@ -175,7 +186,11 @@ impl<V: Weigh + Send + Sync + 'static> Tier<V> {
             let slot = self.put(key, slot, value);
             // Removing an entry whose new weight is still pending would upset moka's total.
             self.map.run_pending_tasks();
-            return if slot.is_gone() { Err(Refusal::NotAdmitted) } else { Ok(()) };
+            return if slot.is_gone() {
+                Err(Refusal::NotAdmitted)
+            } else {
+                Ok(())
+            };
         }
 
         self.discard(&key, Cause::Replaced);
@@ -209,7 +224,8 @@ impl<V: Weigh + Send + Sync + 'static> Tier<V> {
     /// Whether moka's policy may refuse newcomers. It counts uses only since the map was half full
     /// for the first time; without them it would refuse all.
     fn contested(&self) -> bool {
-        self.policy == Policy::TinyLfu && self.map.weighted_size() >= u64::from(self.scale.capacity()) / 2
+        self.policy == Policy::TinyLfu
+            && self.map.weighted_size() >= u64::from(self.scale.capacity()) / 2
     }
 
     /// Lets the map's policy decide between the newcomer and those that would have to leave for it.
@@ -238,7 +254,11 @@ impl<V: Weigh + Send + Sync + 'static> Tier<V> {
             self.discard(&key, Cause::Size);
             return Err(Refusal::NotAdmitted);
         }
-        if self.books.fill(&slot, value) { Ok(()) } else { Err(Refusal::NotAdmitted) }
+        if self.books.fill(&slot, value) {
+            Ok(())
+        } else {
+            Err(Refusal::NotAdmitted)
+        }
     }
 
     /// Reserves what an entry costs, evicting in the order of use until it is free.
@@ -270,7 +290,11 @@ impl<V: Weigh + Send + Sync + 'static> Tier<V> {
             if done() {
                 break true;
             }
-            idle = if self.books.heap.used() < before { 0 } else { idle + 1 };
+            idle = if self.books.heap.used() < before {
+                0
+            } else {
+                idle + 1
+            };
             if idle == PATIENCE {
                 break false;
             }
@@ -281,7 +305,10 @@ impl<V: Weigh + Send + Sync + 'static> Tier<V> {
 
     /// Has the map evict entries of at least this many bytes, those used least lately first.
     fn evict(&self, ballast: &mut Ballast<V>, bytes: u64) {
-        let held = self.map.weighted_size().saturating_sub(ballast.units().into());
+        let held = self
+            .map
+            .weighted_size()
+            .saturating_sub(ballast.units().into());
         let kept = held.saturating_sub(self.scale.units(bytes).into());
         let pushing = u64::from(self.scale.capacity()).saturating_sub(kept);
         self.set_ballast(ballast, u32::try_from(pushing).unwrap_or(u32::MAX));
@@ -312,14 +339,19 @@ impl<V: Weigh + Send + Sync + 'static> Tier<V> {
     /// The slot of a live entry.
     fn peek(&self, key: &Key) -> Option<Arc<Slot<V>>> {
         // `get` would count as a use; this way it does only where the insert is one.
-        if self.map.contains_key(&ByKey(key)) { self.map.get(&ByKey(key)) } else { None }
+        if self.map.contains_key(&ByKey(key)) {
+            self.map.get(&ByKey(key))
+        } else {
+            None
+        }
     }
 
     /// Removes the entry of a key. False if there is none, or only an expired one.
     fn discard(&self, key: &Key, cause: Cause) -> bool {
         let live = self.map.contains_key(&ByKey(key));
         let cause = if live { cause } else { Cause::Expired };
-        self.books.blaming(cause, || self.map.invalidate(&ByKey(key)));
+        self.books
+            .blaming(cause, || self.map.invalidate(&ByKey(key)));
         live
     }
 }

@@ -41,7 +41,10 @@ impl Weight {
     /// A value that holds this on the heap, and nothing mapped.
     #[must_use]
     pub fn heap(heap_bytes: u64) -> Self {
-        Self { heap_bytes, mapped_bytes: 0 }
+        Self {
+            heap_bytes,
+            mapped_bytes: 0,
+        }
     }
 }
 
@@ -67,7 +70,10 @@ pub(crate) struct Cost {
 
 impl Cost {
     pub(crate) fn of<V: Weigh>(key: &Key, value: &V, ttl: Option<Duration>) -> Self {
-        let Weight { heap_bytes, mapped_bytes } = value.weight();
+        let Weight {
+            heap_bytes,
+            mapped_bytes,
+        } = value.weight();
         let heap = [
             size_of::<V>() as u64,
             key.as_str().len() as u64,
@@ -76,7 +82,10 @@ impl Cost {
         ]
         .into_iter()
         .fold(heap_bytes, u64::saturating_add);
-        Self { heap, mapped: mapped_bytes }
+        Self {
+            heap,
+            mapped: mapped_bytes,
+        }
     }
 
     pub(crate) fn heap(heap: u64) -> Self {

@@ -37,12 +37,21 @@ fn an_entry_that_equals_the_budget_is_stored_in_the_room_of_all_others() {
         for n in 0..4 {
             assert_eq!(l1.insert(key(n), Blob::new(0, 0), None), STORED);
         }
-        assert_eq!(l1.insert(key(9), Blob::new(9, 9 * overhead()), None), STORED);
+        assert_eq!(
+            l1.insert(key(9), Blob::new(9, 9 * overhead()), None),
+            STORED
+        );
         let stats = l1.stats();
-        assert_eq!((stats.bytes, stats.entries, stats.evicted.size), (stats.budget_bytes, 1, 4));
+        assert_eq!(
+            (stats.bytes, stats.entries, stats.evicted.size),
+            (stats.budget_bytes, 1, 4)
+        );
         assert_eq!(l1.get(&key(9)).unwrap().id, 9);
         // And again over itself, where there is no room beside it.
-        assert_eq!(l1.insert(key(9), Blob::new(10, 9 * overhead()), None), STORED);
+        assert_eq!(
+            l1.insert(key(9), Blob::new(10, 9 * overhead()), None),
+            STORED
+        );
         assert_eq!(l1.get(&key(9)).unwrap().id, 10);
     }
 }
@@ -54,12 +63,27 @@ fn an_entry_larger_than_the_budget_is_refused_and_drops_only_the_older_one_of_it
         for n in 0..4 {
             assert_eq!(l1.insert(key(n), Blob::new(0, 0), None), STORED);
         }
-        assert_eq!(l1.insert(key(9), Blob::new(9, 3 * overhead() + 1), None), TOO_LARGE);
+        assert_eq!(
+            l1.insert(key(9), Blob::new(9, 3 * overhead() + 1), None),
+            TOO_LARGE
+        );
         assert_eq!(l1.stats().entries, 4);
         assert_eq!(l1.insert(key(1), Blob::new(9, u64::MAX), None), TOO_LARGE);
-        assert_eq!((0..4).map(|n| l1.get(&key(n)).is_some()).collect::<Vec<_>>(), [true, false, true, true]);
+        assert_eq!(
+            (0..4)
+                .map(|n| l1.get(&key(n)).is_some())
+                .collect::<Vec<_>>(),
+            [true, false, true, true]
+        );
         let stats = l1.stats();
-        assert_eq!((stats.rejected.too_large, stats.evicted.replaced, stats.evicted.size), (2, 1, 0));
+        assert_eq!(
+            (
+                stats.rejected.too_large,
+                stats.evicted.replaced,
+                stats.evicted.size
+            ),
+            (2, 1, 0)
+        );
     }
 }
 
@@ -83,7 +107,10 @@ fn entries_above_4_gib_are_weighed_in_full() {
     for budget in [20 * GIB, 20 * GIB + 12_345] {
         let l1 = lru(budget);
         for n in 0..4 {
-            assert_eq!(l1.insert(key(n), Blob::new(n as u64, 5 * GIB - overhead()), None), STORED);
+            assert_eq!(
+                l1.insert(key(n), Blob::new(n as u64, 5 * GIB - overhead()), None),
+                STORED
+            );
         }
         assert_eq!((l1.stats().bytes, l1.stats().entries), (20 * GIB, 4));
         l1.settle();
@@ -91,9 +118,15 @@ fn entries_above_4_gib_are_weighed_in_full() {
         assert_eq!(l1.insert(key(4), Blob::new(4, 6 * GIB), None), STORED);
         let left: Vec<_> = (0..5).filter(|&n| l1.get(&key(n)).is_some()).collect();
         assert_eq!(left, [0, 3, 4]);
-        assert_eq!(l1.insert(key(5), Blob::new(5, budget - overhead()), None), STORED);
+        assert_eq!(
+            l1.insert(key(5), Blob::new(5, budget - overhead()), None),
+            STORED
+        );
         assert_eq!((l1.stats().bytes, l1.stats().entries), (budget, 1));
-        assert_eq!(l1.insert(key(6), Blob::new(6, budget - overhead() + 1), None), TOO_LARGE);
+        assert_eq!(
+            l1.insert(key(6), Blob::new(6, budget - overhead() + 1), None),
+            TOO_LARGE
+        );
     }
 }
 
@@ -128,7 +161,14 @@ fn tiny_lfu_refuses_a_newcomer_until_it_is_asked_for_more_than_its_victims() {
     }
     assert_eq!(l1.insert(key(3), newcomer, None), STORED);
     let stats = l1.stats();
-    assert_eq!((stats.rejected.not_admitted, stats.evicted.size, stats.entries), (1, 1, 3));
+    assert_eq!(
+        (
+            stats.rejected.not_admitted,
+            stats.evicted.size,
+            stats.entries
+        ),
+        (1, 1, 3)
+    );
 }
 
 #[test]
@@ -148,7 +188,11 @@ fn what_entries_share_does_not_make_tiny_lfu_refuse_more() {
     }
     drop(shared);
     for n in 60..110 {
-        assert_eq!(l1.insert(key(n), Blob::new(0, 0), None), STORED, "there is room again");
+        assert_eq!(
+            l1.insert(key(n), Blob::new(0, 0), None),
+            STORED,
+            "there is room again"
+        );
     }
     assert_eq!(l1.stats().entries, 100);
 }
@@ -189,15 +233,30 @@ fn an_expired_entry_is_not_returned_and_its_memory_comes_back() {
     let l1 = lru(1 << 20);
     let short = Blob::new(1, 1000);
     let freed = Arc::downgrade(&short);
-    assert_eq!(l1.insert(key(1), short, Some(Duration::from_millis(20))), STORED);
-    assert_eq!(l1.insert(key(2), Blob::new(2, 0), Some(Duration::MAX)), STORED);
-    assert_eq!(l1.insert(key(3), Blob::new(3, 0), Some(Duration::ZERO)), STORED);
+    assert_eq!(
+        l1.insert(key(1), short, Some(Duration::from_millis(20))),
+        STORED
+    );
+    assert_eq!(
+        l1.insert(key(2), Blob::new(2, 0), Some(Duration::MAX)),
+        STORED
+    );
+    assert_eq!(
+        l1.insert(key(3), Blob::new(3, 0), Some(Duration::ZERO)),
+        STORED
+    );
     assert!(l1.get(&key(3)).is_none());
     // Over an entry with a time to live, the new one's counts.
-    assert_eq!(l1.insert(key(4), Blob::new(4, 0), Some(Duration::from_millis(20))), STORED);
+    assert_eq!(
+        l1.insert(key(4), Blob::new(4, 0), Some(Duration::from_millis(20))),
+        STORED
+    );
     assert_eq!(l1.insert(key(4), Blob::new(5, 0), None), STORED);
     assert_eq!(l1.insert(key(5), Blob::new(6, 0), None), STORED);
-    assert_eq!(l1.insert(key(5), Blob::new(7, 0), Some(Duration::from_millis(20))), STORED);
+    assert_eq!(
+        l1.insert(key(5), Blob::new(7, 0), Some(Duration::from_millis(20))),
+        STORED
+    );
     thread::sleep(Duration::from_millis(25));
     assert!(l1.get(&key(1)).is_none() && l1.get(&key(5)).is_none());
     assert!(!l1.remove(&key(5)), "an expired entry is none");
@@ -210,7 +269,10 @@ fn an_expired_entry_is_not_returned_and_its_memory_comes_back() {
         patience -= 1;
     }
     let stats = l1.stats();
-    assert_eq!((freed.strong_count(), stats.entries, stats.evicted.expired), (0, 2, 3));
+    assert_eq!(
+        (freed.strong_count(), stats.entries, stats.evicted.expired),
+        (0, 2, 3)
+    );
     assert_eq!(l1.get(&key(2)).unwrap().id, 2);
 }
 
@@ -220,7 +282,10 @@ fn what_has_expired_can_be_cleared_and_evicted_before_its_timer_fires() {
     let insert = |n| {
         let value = Blob::new(0, overhead() / 2);
         let weak = Arc::downgrade(&value);
-        assert_eq!(l1.insert(key(n), value, Some(Duration::from_millis(1))), STORED);
+        assert_eq!(
+            l1.insert(key(n), value, Some(Duration::from_millis(1))),
+            STORED
+        );
         weak
     };
     let [first, second] = [insert(1), insert(2)];
@@ -236,23 +301,35 @@ fn what_has_expired_can_be_cleared_and_evicted_before_its_timer_fires() {
 #[test]
 fn an_insert_over_an_expired_entry_is_a_new_one() {
     let l1 = lru(1 << 20);
-    assert_eq!(l1.insert(key(1), Blob::new(1, 0), Some(Duration::from_millis(1))), STORED);
+    assert_eq!(
+        l1.insert(key(1), Blob::new(1, 0), Some(Duration::from_millis(1))),
+        STORED
+    );
     thread::sleep(Duration::from_millis(2));
     assert_eq!(l1.insert(key(1), Blob::new(2, 0), None), STORED);
     assert_eq!(l1.get(&key(1)).unwrap().id, 2);
     let stats = l1.stats();
-    assert_eq!((stats.entries, stats.evicted.expired, stats.evicted.replaced), (1, 1, 0));
+    assert_eq!(
+        (stats.entries, stats.evicted.expired, stats.evicted.replaced),
+        (1, 1, 0)
+    );
 }
 
 #[test]
 fn mapped_bytes_have_a_limit_of_their_own() {
-    let l1 = L1::builder(1 << 20).policy(Policy::Lru).mapped_limit_bytes(100).build();
+    let l1 = L1::builder(1 << 20)
+        .policy(Policy::Lru)
+        .mapped_limit_bytes(100)
+        .build();
     assert_eq!(l1.insert(key(1), Blob::mapped(0, 60), None), STORED);
     assert_eq!(l1.insert(key(2), Blob::mapped(0, 41), None), MAPPED_FULL);
     assert_eq!(l1.insert(key(2), Blob::mapped(0, 101), None), TOO_LARGE);
     assert_eq!(l1.insert(key(2), Blob::mapped(0, 40), None), STORED);
     assert_eq!(l1.insert(key(3), Blob::mapped(50, 0), None), STORED);
-    assert_eq!((l1.stats().mapped_bytes, l1.stats().bytes), (100, 3 * overhead() + 50));
+    assert_eq!(
+        (l1.stats().mapped_bytes, l1.stats().bytes),
+        (100, 3 * overhead() + 50)
+    );
     // The older entry of the key makes room, and is gone where that is not enough.
     assert_eq!(l1.insert(key(1), Blob::mapped(0, 50), None), STORED);
     assert_eq!(l1.stats().mapped_bytes, 90);
@@ -260,7 +337,10 @@ fn mapped_bytes_have_a_limit_of_their_own() {
     assert!(l1.get(&key(1)).is_none());
     assert_eq!(l1.stats().mapped_bytes, 40);
     assert!(l1.remove(&key(2)));
-    assert_eq!((l1.stats().mapped_bytes, l1.stats().rejected.mapped_full), (0, 2));
+    assert_eq!(
+        (l1.stats().mapped_bytes, l1.stats().rejected.mapped_full),
+        (0, 2)
+    );
 }
 
 #[test]
@@ -275,8 +355,19 @@ fn each_way_out_is_counted_under_its_cause() {
     assert_eq!(l1.insert(key(1), Blob::new(0, 0), None), STORED);
     l1.clear();
     let evicted = l1.stats().evicted;
-    assert_eq!((evicted.size, evicted.replaced, evicted.removed, evicted.expired), (1, 2, 4, 0));
-    assert_eq!((l1.stats().inserted, l1.stats().entries, l1.stats().bytes), (7, 0, 0));
+    assert_eq!(
+        (
+            evicted.size,
+            evicted.replaced,
+            evicted.removed,
+            evicted.expired
+        ),
+        (1, 2, 4, 0)
+    );
+    assert_eq!(
+        (l1.stats().inserted, l1.stats().entries, l1.stats().bytes),
+        (7, 0, 0)
+    );
 }
 
 #[test]
@@ -287,10 +378,16 @@ fn a_charge_makes_room_and_gives_it_back_on_drop() {
             assert_eq!(l1.insert(key(n), Blob::new(0, 0), None), STORED);
         }
         let charge = l1.charge(overhead() + 1).unwrap();
-        assert_eq!((l1.stats().entries, l1.stats().bytes), (2, 3 * overhead() + 1));
+        assert_eq!(
+            (l1.stats().entries, l1.stats().bytes),
+            (2, 3 * overhead() + 1)
+        );
         assert!(l1.charge(3 * overhead()).is_none());
         assert_eq!(l1.stats().entries, 2, "what cannot fit evicts nobody");
-        assert_eq!(l1.insert(key(5), Blob::new(0, 2 * overhead()), None), TOO_LARGE);
+        assert_eq!(
+            l1.insert(key(5), Blob::new(0, 2 * overhead()), None),
+            TOO_LARGE
+        );
         drop(charge);
         assert_eq!(l1.stats().bytes, 2 * overhead());
         let all = l1.charge(4 * overhead()).unwrap();
@@ -306,15 +403,26 @@ fn a_value_is_freed_at_once_when_it_leaves() {
         let value = Blob::new(0, 0);
         let weak = Arc::downgrade(&value);
         assert_eq!(l1.insert(key(n), value, None), STORED);
-        assert!(l1.get(&key(n)).is_some(), "also with reads that are still queued");
+        assert!(
+            l1.get(&key(n)).is_some(),
+            "also with reads that are still queued"
+        );
         weak
     }
     let l1 = lru(2 * overhead());
     let [first, second] = [weak(&l1, 1), weak(&l1, 2)];
     let third = weak(&l1, 3);
-    assert_eq!([&first, &second, &third].map(Weak::strong_count), [0, 1, 1], "evicted");
+    assert_eq!(
+        [&first, &second, &third].map(Weak::strong_count),
+        [0, 1, 1],
+        "evicted"
+    );
     let fourth = weak(&l1, 3);
-    assert_eq!([&third, &fourth].map(Weak::strong_count), [0, 1], "replaced");
+    assert_eq!(
+        [&third, &fourth].map(Weak::strong_count),
+        [0, 1],
+        "replaced"
+    );
     assert!(l1.remove(&key(3)));
     assert_eq!(fourth.strong_count(), 0, "removed");
     let fifth = weak(&l1, 5);
@@ -367,7 +475,10 @@ fn readers_never_miss_a_key_that_is_replaced_where_both_values_fit() {
         scope.spawn(|| {
             let mut latest = 0;
             while !done.load(SeqCst) {
-                let id = l1.get(&key(0)).expect("an entry that is only ever replaced").id;
+                let id = l1
+                    .get(&key(0))
+                    .expect("an entry that is only ever replaced")
+                    .id;
                 assert!(id >= latest);
                 latest = id;
             }
@@ -408,7 +519,10 @@ fn a_value_that_panics_when_dropped_costs_no_memory() {
     }
     let l1 = L1::builder(1 << 20).build();
     for _ in 0..3 {
-        assert_eq!(l1.insert(Key::new("grenade"), Arc::new(Grenade), None), STORED);
+        assert_eq!(
+            l1.insert(Key::new("grenade"), Arc::new(Grenade), None),
+            STORED
+        );
         l1.clear();
         assert_eq!((l1.stats().entries, l1.stats().bytes), (0, 0));
     }
@@ -417,7 +531,10 @@ fn a_value_that_panics_when_dropped_costs_no_memory() {
 /// An entry whose value keeps a charge alive, as a table keeps its interned schema.
 #[test]
 fn a_charge_may_be_dropped_by_the_value_that_is_evicted() {
-    struct Sharing(#[allow(dead_code, reason = "held for its drop")] Option<ck_l1::Charge>, Arc<AtomicU64>);
+    struct Sharing(
+        #[allow(dead_code, reason = "held for its drop")] Option<ck_l1::Charge>,
+        Arc<AtomicU64>,
+    );
     impl Weigh for Sharing {
         fn weight(&self) -> Weight {
             Weight::heap(1000)
@@ -432,7 +549,14 @@ fn a_charge_may_be_dropped_by_the_value_that_is_evicted() {
     let l1 = L1::builder(20_000).policy(Policy::Lru).build();
     for n in 0..100 {
         let shared = l1.charge(500).unwrap();
-        assert_eq!(l1.insert(key(n), Arc::new(Sharing(Some(shared), Arc::clone(&dropped))), None), STORED);
+        assert_eq!(
+            l1.insert(
+                key(n),
+                Arc::new(Sharing(Some(shared), Arc::clone(&dropped))),
+                None
+            ),
+            STORED
+        );
         assert!(l1.stats().bytes <= 20_000);
     }
     assert!(dropped.load(SeqCst) >= 89, "{:?}", l1.stats());

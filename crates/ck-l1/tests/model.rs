@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 
 use ck_l1::{Charge, Insertion, L1, Policy};
-use common::{Blob, TOO_LARGE, key, overhead};
+use common::{Blob, TOO_LARGE, key, overhead, signed};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
@@ -119,7 +119,7 @@ impl Run {
     fn insert(&mut self, at: usize, size: u64) -> (Insertion, u64, u64) {
         self.next_id += 1;
         let charge = size + self.overhead;
-        self.alive.fetch_add(i64::try_from(charge).unwrap(), SeqCst);
+        self.alive.fetch_add(signed(charge), SeqCst);
         let value = Blob::counted(self.next_id, size, &self.alive, charge);
         let insertion = self.l1.insert(key(at), value, None);
         match insertion {
@@ -142,8 +142,8 @@ impl Run {
         let stats = self.l1.stats();
         prop_assert!(stats.bytes <= stats.budget_bytes, "{stats:?}");
         // Nobody else holds a value: what the account says is what is alive.
-        let alive = u64::try_from(self.alive.load(SeqCst)).unwrap();
-        prop_assert_eq!(alive + self.shared(), stats.bytes);
+        let alive = self.alive.load(SeqCst);
+        prop_assert_eq!(alive + signed(self.shared()), signed(stats.bytes));
         prop_assert!((alive == 0) == (stats.entries == 0), "{:?}", stats);
         Ok(())
     }
