@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use ck_core::Key;
-use ck_l1::{Insertion, L1, L1Stats, Policy, Weigh, Weight};
+use ck_l1::{Insertion, L1, Policy, Weigh, Weight};
 
 #[global_allocator]
 static HEAP: Counting = Counting;
@@ -52,12 +52,7 @@ fn share(l1: &L1<Blob>, inserts: usize, value_bytes: usize, ttl: Option<Duration
     }
     l1.settle();
     let allocated = NOW.load(Relaxed) - before;
-    let L1Stats { bytes, entries, .. } = l1.stats();
-    let share = bytes as f64 / allocated as f64;
-    println!(
-        "{entries} entries of {value_bytes} bytes, {ttl:?}: {bytes} charged, {allocated} allocated, {share:.3}"
-    );
-    share
+    l1.stats().bytes as f64 / allocated as f64
 }
 
 #[test]
@@ -83,7 +78,7 @@ fn what_is_charged_is_what_is_allocated_within_a_tenth() {
         }
     };
     for ttl in [None, hour] {
-        for inserts in [1_000_000, 10_000, 70_000, 150_000] {
+        for inserts in [10_000, 70_000, 150_000] {
             check((1 << 40, Policy::TinyLfu, inserts, 0, ttl));
         }
         check((1 << 40, Policy::Lru, 100_000, 0, ttl));
@@ -94,5 +89,6 @@ fn what_is_charged_is_what_is_allocated_within_a_tenth() {
         check((16 << 20, Policy::Lru, 200_000, 0, ttl));
         check((16 << 20, Policy::Lru, 20_000, 2000, ttl));
     }
+    check((1 << 40, Policy::TinyLfu, 1_000_000, 0, None));
     assert!(wrong.is_empty(), "{wrong:?}");
 }
