@@ -80,9 +80,7 @@ impl Head {
     }
 
     pub(crate) fn patch(self, seal: &Seal, payload_hash: u64) -> Result<Bytes> {
-        let header = self
-            .reserved
-            .patch(EXTENSION, seal.to_json(&self.notes))?;
+        let header = self.reserved.patch(EXTENSION, seal.to_json(&self.notes))?;
         let mut head = BytesMut::from(&header[..]);
         head.extend_from_slice(&payload_hash.to_be_bytes());
         Ok(head.freeze())

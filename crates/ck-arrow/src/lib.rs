@@ -45,6 +45,7 @@ mod stream;
 mod window;
 
 mod compact;
+mod intern;
 mod ipc_stream;
 mod table;
 mod weight;
@@ -52,6 +53,7 @@ mod weight;
 pub use compact::compact;
 pub use compression::{Codec, Compression};
 pub use encode::{Encoded, Encoder};
+pub use intern::{Interned, Interner};
 pub use ipc_stream::{decode_ipc_stream, encode_ipc_stream};
 pub use layout::{BlockLayout, Layout, UnitLayout};
 pub use options::EncodeOptions;

@@ -2,7 +2,11 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
+use bytes::Bytes;
 use ck_core::{Error, ErrorKind, Result};
+
+use crate::compact::compact;
+use crate::weight::{heap_bytes, retained_bytes};
 
 /// A table in memory: record batches of one schema, possibly none. Clones share everything.
 ///
@@ -49,6 +53,19 @@ impl Table {
         })
     }
 
+    /// The same table with another copy of its schema.
+    pub(crate) fn with_equal_schema(self, schema: &SchemaRef) -> Self {
+        let relabelled = |batch: &RecordBatch| batch.clone().with_schema(Arc::clone(schema));
+        match self.batches.iter().map(relabelled).collect() {
+            Ok(batches) => Self {
+                schema: Arc::clone(schema),
+                batches: Arc::new(batches),
+            },
+            // Equal schemas fit.
+            Err(_) => self,
+        }
+    }
+
     /// The names, types and metadata of the columns.
     #[must_use]
     pub fn schema(&self) -> &SchemaRef {
@@ -65,6 +82,26 @@ impl Table {
     #[must_use]
     pub fn into_batches(self) -> Vec<RecordBatch> {
         Arc::unwrap_or_clone(self.batches)
+    }
+
+    /// Bytes of heap memory that the table keeps alive, each allocation once, without its schema. What lies
+    /// in `mapping` is not heap.
+    #[must_use]
+    pub fn heap_bytes(&self, mapping: Option<&Bytes>) -> u64 {
+        heap_bytes(&self.batches, mapping) as u64
+    }
+
+    /// The same rows in memory of their own where they retain much more than they use.
+    #[must_use]
+    pub fn compacted(self) -> Self {
+        let compacted: Result<Vec<_>> = self.batches.iter().map(compact).collect();
+        match compacted {
+            Ok(batches) if retained_bytes(&batches) < retained_bytes(self.batches.iter()) => Self {
+                batches: Arc::new(batches),
+                ..self
+            },
+            _ => self,
+        }
     }
 
     /// The number of rows.

@@ -31,6 +31,20 @@ pub fn retained_bytes<'a>(batches: impl IntoIterator<Item = &'a RecordBatch>) ->
     regions.bytes()
 }
 
+/// As [`retained_bytes`], without what lies in `mapping`.
+pub(crate) fn heap_bytes(batches: &[RecordBatch], mapping: Option<&bytes::Bytes>) -> usize {
+    let mut regions = Regions::default();
+    for column in batches.iter().flat_map(RecordBatch::columns) {
+        regions.add_array(&column.to_data());
+    }
+    if let Some(mapping) = mapping {
+        let range = mapping.as_ptr_range();
+        let range = range.start as usize..range.end as usize;
+        regions.0.retain(|start, _| !range.contains(start));
+    }
+    regions.bytes()
+}
+
 /// Bytes that the rows of a batch use, as opposed to retain; dictionaries count whole.
 pub(crate) fn used_bytes(batch: &RecordBatch) -> usize {
     let dictionaries: usize = batch

@@ -10,11 +10,13 @@ use std::time::Duration;
 use arrow_array::{RecordBatch, RecordBatchReader};
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
+use ck_codec::CacheKey;
 use ck_core::{
     Backend, Cursor, EntryInfo, Key, MemoryBudget, Outcome, Page, Pruned, Result, Usage, block_on,
+    offload,
 };
 
-use crate::{Batches, PutOptions, Stats, Table};
+use crate::{Batches, LoadOptions, PutOptions, Stats, Table};
 
 /// The blocking twin of [`crate::Cache`], whose methods are described there.
 #[derive(Debug, Clone)]
@@ -42,9 +44,12 @@ impl Cache {
         &self.inner
     }
 
-    /// The store.
-    #[must_use]
-    pub fn backend(&self) -> &Arc<dyn Backend> {
+    /// See [`crate::Cache::backend`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn backend(&self) -> Result<&Arc<dyn Backend>> {
         self.inner.backend()
     }
 
@@ -100,6 +105,93 @@ impl Cache {
         options: &PutOptions,
     ) -> Result<Outcome> {
         block_on(self.inner.put_bytes(key, bytes, options))
+    }
+
+    /// See [`crate::Cache::put`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn put<K: CacheKey>(
+        &self,
+        key: &K,
+        value: impl Into<Arc<K::Value>>,
+        options: &PutOptions,
+    ) -> Result<Outcome> {
+        block_on(self.inner.put(key, value, options))
+    }
+
+    /// See [`crate::Cache::get`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn get<K: CacheKey>(&self, key: &K) -> Result<Option<Arc<K::Value>>> {
+        block_on(self.inner.get(key))
+    }
+
+    /// See [`crate::Cache::get_or_load_table`]. The loader may block.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn get_or_load_table<F, E>(
+        &self,
+        key: impl Into<Key>,
+        options: &LoadOptions,
+        loader: F,
+    ) -> Result<Option<Table>>
+    where
+        F: FnOnce() -> Result<Option<Table>, E> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+    {
+        let loader = move || offload(loader);
+        block_on(self.inner.get_or_load_table(key, options, loader))
+    }
+
+    /// See [`crate::Cache::get_or_load`]. The loader may block.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn get_or_load<K, F, V, E>(
+        &self,
+        key: &K,
+        options: &LoadOptions,
+        loader: F,
+    ) -> Result<Option<Arc<K::Value>>>
+    where
+        K: CacheKey,
+        F: FnOnce() -> Result<Option<V>, E> + Send + 'static,
+        V: Into<Arc<K::Value>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+    {
+        let loader = move || offload(loader);
+        block_on(self.inner.get_or_load(key, options, loader))
+    }
+
+    /// See [`crate::Cache::namespace`].
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> Self {
+        Self::new(self.inner.namespace(name))
+    }
+
+    /// See [`crate::Cache::invalidate`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn invalidate(&self) -> Result<()> {
+        block_on(self.inner.invalidate())
+    }
+
+    /// See [`crate::Cache::expire`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn expire(&self, key: impl Into<Key>) -> Result<bool> {
+        block_on(self.inner.expire(key))
     }
 
     /// See [`crate::Cache::open_table`].

@@ -2,48 +2,81 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ck_arrow::Verification;
+use ck_arrow::{Interner, Verification};
 use ck_core::{
     Backend, Cursor, EntryInfo, EntryReader, Error, ErrorKind, Expiry, Key, MemoryBudget, Page,
-    Pruned, Result, Usage,
+    Pruned, Result, Usage, complete,
 };
-use ck_frame::{Envelope, Probe};
+use ck_l1::{Charge, L1};
 
+use crate::contents::{own_header, read_own_header, stale_for};
+use crate::flight::Flights;
+use crate::held::Held;
+use crate::namespace::Namespace;
+use crate::order::Order;
 use crate::stats::Counters;
+use crate::tiers::{Landed, Lookup};
 use crate::{CacheBuilder, Stats, blocking, open_store};
 
 /// How many leading bytes of each entry a listing looks at: enough for our headers.
-const LISTED_HEAD_BYTES: usize = 4096;
+pub(crate) const LISTED_HEAD_BYTES: usize = 4096;
 
 /// The top-level header object that holds what this project adds to a frame.
 pub(crate) const EXTENSION: &str = "ck";
 
-/// A cache of tables and bytes over a store. Clones share the store, the memory budget and the counters.
+/// A cache of tables, typed values and bytes: in the process, in a store, or both. Clones share all of it.
 ///
 /// Every method may fail with what the store reports: [`ErrorKind::Transient`],
 /// [`ErrorKind::Permanent`], [`ErrorKind::Timeout`], [`ErrorKind::Authentication`]. Errors say which key
 /// and where. A damaged entry met by a get is no error but a miss: it is counted, logged and removed.
+/// Whether a store that fails is an error or a miss is up to [`CacheBuilder::on_store_failure`].
+///
+/// Methods that act on the store alone ([`Cache::open_table`], [`Cache::list`] and the like) fail with
+/// [`ErrorKind::Unsupported`] when there is none.
 #[derive(Clone)]
 pub struct Cache {
     pub(crate) shared: Arc<Shared>,
+    pub(crate) namespace: Option<Arc<Namespace>>,
 }
 
 pub(crate) struct Shared {
-    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) backend: Option<Arc<dyn Backend>>,
+    pub(crate) l1: Option<L1<Held>>,
+    pub(crate) l1_max_age: Option<Duration>,
+    pub(crate) schemas: Interner<Charge>,
+    pub(crate) lookups: Flights<Key, Landed<Lookup>>,
+    pub(crate) loads: Flights<Key, Landed<Arc<Held>>>,
+    pub(crate) order: Order,
     pub(crate) budget: MemoryBudget,
     pub(crate) verification: Verification,
+    pub(crate) on_store_failure: StoreFailure,
     pub(crate) counters: Counters,
 }
 
+/// What it means that a store fails or does not answer in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StoreFailure {
+    /// Gets and loads fail.
+    #[default]
+    Error,
+    /// Gets find nothing, and loads load. Puts that were asked for still fail: nothing is lost silently.
+    Miss,
+}
+
 impl Cache {
-    /// A cache over `backend` with default options.
+    /// A cache over `backend` with default options: nothing is kept in the process.
     pub fn new(backend: Arc<dyn Backend>) -> Self {
         Self::builder(backend).build()
     }
 
     /// A cache over `backend`, options first.
     pub fn builder(backend: Arc<dyn Backend>) -> CacheBuilder {
-        CacheBuilder::new(backend)
+        CacheBuilder::new(Some(backend))
+    }
+
+    /// A cache that keeps up to `budget_bytes` in the process and has no store.
+    pub fn in_process(budget_bytes: u64) -> Self {
+        CacheBuilder::new(None).l1_bytes(budget_bytes).build()
     }
 
     /// A cache over the store at `url`, with default options.
@@ -62,9 +95,12 @@ impl Cache {
     }
 
     /// The store.
-    #[must_use]
-    pub fn backend(&self) -> &Arc<dyn Backend> {
-        &self.shared.backend
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] when there is none.
+    pub fn backend(&self) -> Result<&Arc<dyn Backend>> {
+        self.shared.store()
     }
 
     /// The budget of bytes in flight.
@@ -76,7 +112,8 @@ impl Cache {
     /// What the cache has counted so far, over all its clones.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared.counters.snapshot()
+        let l1 = self.shared.l1.as_ref().map(L1::stats);
+        self.shared.counters.snapshot(l1)
     }
 
     /// What the store knows of the entry under `key`; not a use of it.
@@ -85,28 +122,87 @@ impl Cache {
     ///
     /// See [`Cache`].
     pub async fn stat(&self, key: impl Into<Key>) -> Result<Option<EntryInfo>> {
-        let key = key.into();
-        let info = self.shared.backend.stat(&key).await?;
+        let key = self.resolve(key.into()).await?;
+        let info = self
+            .shared
+            .store()?
+            .stat(&key)
+            .await
+            .map_err(with_key(&key))?;
         Ok(info.map(|info| info.with_key(key)))
     }
 
-    /// Lets the entry under `key` live for `ttl` from now, or without end; `false` when there is none.
+    /// Lets the entry under `key` live for `ttl` from now, or without end; `false` when there is none. The
+    /// time that it may be stale comes on top.
     ///
     /// # Errors
     ///
     /// See [`Cache`]; [`ErrorKind::Misuse`] for a `ttl` of zero or beyond ten years.
     pub async fn touch(&self, key: impl Into<Key>, ttl: Option<Duration>) -> Result<bool> {
-        let expiry = ttl.map_or(Ok(Expiry::NEVER), Expiry::after)?;
-        self.shared.backend.touch(&key.into(), expiry).await
+        let key = self.resolve(key.into()).await?;
+        // The stored entry decides; the process reads it again.
+        let store = Arc::clone(self.shared.store()?);
+        if let Some(ttl) = ttl {
+            Expiry::after(ttl)?;
+        }
+        let touched = self.shared.change(&key, move |key| async move {
+            let Some(ttl) = ttl else {
+                return store.touch(&key, Expiry::NEVER).await;
+            };
+            let stale = match store.open(&key).await? {
+                Some(entry) => stale_time(&*entry).await?,
+                None => return Ok(false),
+            };
+            store
+                .touch(&key, Expiry::after(ttl.saturating_add(stale))?)
+                .await
+        });
+        touched.await
     }
 
-    /// Removes the entry under `key`; `false` when there was none.
+    /// Removes the entry under `key` from all tiers; `false` when there was none. Loads under way do not
+    /// bring it back.
     ///
     /// # Errors
     ///
     /// See [`Cache`].
     pub async fn remove(&self, key: impl Into<Key>) -> Result<bool> {
-        self.shared.backend.remove(&key.into()).await
+        let key = self.resolve(key.into()).await?;
+        let store = self.shared.backend.clone();
+        let removed = self.shared.change(&key, move |key| async move {
+            match store {
+                Some(store) => store.remove(&key).await,
+                None => Ok(false),
+            }
+        });
+        removed.await
+    }
+
+    /// Makes the entry under `key` stale: plain gets do not find it any more, and loads hand it out while
+    /// they make a fresh one, for as long as its writer allowed
+    /// ([`PutOptions::with_stale_for`](crate::PutOptions::with_stale_for)). An entry that may not be stale
+    /// is removed. `false` when there was none.
+    ///
+    /// # Errors
+    ///
+    /// See [`Cache`].
+    pub async fn expire(&self, key: impl Into<Key>) -> Result<bool> {
+        let key = self.resolve(key.into()).await?;
+        let Some(store) = self.shared.backend.clone() else {
+            return Ok(self.shared.expire_in_process(&key).await);
+        };
+        let expired = self.shared.change(&key, move |key| async move {
+            let Some(entry) = store.open(&key).await? else {
+                return Ok(false);
+            };
+            let stale = stale_time(&*entry).await?;
+            if stale.is_zero() {
+                return store.remove(&key).await;
+            }
+            let is_stale = entry.expiry().remaining().is_some_and(|left| left <= stale);
+            Ok(is_stale || store.touch(&key, Expiry::after(stale)?).await?)
+        });
+        expired.await
     }
 
     /// One page of the entries, in no particular order, from `cursor` or the start.
@@ -119,7 +215,7 @@ impl Cache {
     ///
     /// See [`Cache`]; [`ErrorKind::Unsupported`] when the store cannot list.
     pub async fn list(&self, cursor: Option<Cursor>) -> Result<Page> {
-        let mut page = self.shared.backend.list(cursor, LISTED_HEAD_BYTES).await?;
+        let mut page = self.shared.store()?.list(cursor, LISTED_HEAD_BYTES).await?;
         for entry in &mut page.entries {
             entry.key = entry
                 .key
@@ -135,7 +231,7 @@ impl Cache {
     ///
     /// See [`Cache`]; [`ErrorKind::Unsupported`] when the store cannot say.
     pub async fn usage(&self) -> Result<Usage> {
-        self.shared.backend.usage().await
+        self.shared.store()?.usage().await
     }
 
     /// Removes what is expired or left over from killed writers.
@@ -144,19 +240,88 @@ impl Cache {
     ///
     /// See [`Cache`].
     pub async fn prune(&self) -> Result<Pruned> {
-        self.shared.backend.prune().await
+        self.shared.store()?.prune().await
     }
 }
 
 impl Shared {
+    /// The store.
+    pub(crate) fn store(&self) -> Result<&Arc<dyn Backend>> {
+        self.backend.as_ref().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Unsupported,
+                "the cache has no store, and this is done in one",
+            )
+        })
+    }
+
+    pub(crate) fn store_url(&self) -> String {
+        self.backend
+            .as_ref()
+            .map_or_else(|| "none".to_owned(), |backend| backend.url())
+    }
+
+    /// Changes what is stored under `key`, and has the process forget it. Goes on to its end when the caller
+    /// goes away.
+    async fn change<F, W>(self: &Arc<Self>, key: &Key, work: F) -> Result<bool>
+    where
+        F: FnOnce(Key) -> W + Send + 'static,
+        W: Future<Output = Result<bool>> + Send + 'static,
+    {
+        let (shared, own_key) = (Arc::clone(self), key.clone());
+        let changed = complete(async move {
+            let publication = shared.order.lock(&own_key).await;
+            shared.forget_flights(&own_key);
+            publication.change();
+            let was_held = match &shared.l1 {
+                Some(l1) => l1.remove(&own_key),
+                None => false,
+            };
+            let changed = work(own_key).await?;
+            // With a store, it says whether there was an entry, unless the value never went there.
+            Ok(changed || was_held)
+        });
+        changed.await.map_err(with_key(key))
+    }
+
+    /// Makes what only the process holds stale.
+    async fn expire_in_process(self: &Arc<Self>, key: &Key) -> bool {
+        let Some(l1) = &self.l1 else { return false };
+        let publication = self.order.lock(key).await;
+        self.forget_flights(key);
+        publication.change();
+        let Some(held) = l1.get(key) else {
+            return false;
+        };
+        let may_be_stale = match (held.fresh_until, held.expires) {
+            (Some(fresh), Some(expires)) => expires > fresh,
+            _ => false,
+        };
+        if may_be_stale {
+            let stale = Arc::new(held.expired());
+            let ttl = self.l1_ttl(&stale);
+            let _ = l1.insert(key.clone(), stale, ttl);
+        } else {
+            l1.remove(key);
+        }
+        true
+    }
+
     /// Counts, logs and removes an entry that turned out to be damaged.
     pub(crate) async fn discard(&self, key: &Key, entry: &dyn EntryReader, damage: &Error) {
         self.counters.corrupt.add(1);
-        tracing::warn!(%key, store = %self.backend.url(), error = %damage, "damaged entry removed");
+        let store = self.store_url();
+        tracing::warn!(%key, store, error = %damage, "damaged entry removed");
         if let Err(error) = entry.discard().await {
-            tracing::warn!(%key, store = %self.backend.url(), %error, "the damaged entry cannot be removed");
+            tracing::warn!(%key, store, %error, "the damaged entry cannot be removed");
         }
     }
+}
+
+/// How long before its end an entry is stale.
+async fn stale_time(entry: &dyn EntryReader) -> Result<Duration> {
+    let header = read_own_header(entry).await?;
+    Ok(header.as_ref().map_or(Duration::ZERO, stale_for))
 }
 
 impl fmt::Debug for Cache {
@@ -171,13 +336,9 @@ impl fmt::Debug for Cache {
 
 /// The key that an entry says it is stored under.
 fn recorded_key(head: &[u8], entry_bytes: u64) -> Option<Key> {
-    match ck_frame::probe(head, entry_bytes) {
-        Ok(Probe::Ready(Envelope::V3 { header, .. })) => {
-            let key = header.extension(EXTENSION)?.get("key")?.as_str()?;
-            Some(Key::from(key))
-        }
-        _ => None,
-    }
+    let header = own_header(head, entry_bytes)?;
+    let key = header.extension(EXTENSION)?.get("key")?.as_str()?;
+    Some(Key::from(key))
 }
 
 /// Names the key in an error that does not name it yet.

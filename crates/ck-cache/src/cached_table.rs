@@ -217,7 +217,7 @@ impl Origin {
 }
 
 /// Bytes that a read of the largest batch fetches and decompresses.
-fn held_by_a_read(entry: &dyn EntryReader, reader: &TableReader) -> u64 {
+pub(crate) fn held_by_a_read(entry: &dyn EntryReader, reader: &TableReader) -> u64 {
     let batches = reader.layout().batches;
     let largest = batches
         .iter()

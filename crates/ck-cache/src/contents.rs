@@ -1,12 +1,21 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ck_arrow::{TableReader, Verification};
 use ck_core::{EntryReader, Error, ErrorKind, Result};
-use ck_frame::Header;
+use ck_frame::{Envelope, Frame, Header, Probe};
+use serde_json::Value;
 
-use crate::cache::EXTENSION;
-use crate::put::{BYTES, hash};
+use crate::cache::{EXTENSION, LISTED_HEAD_BYTES};
+use crate::draft::hash;
+
+/// The serializer name of entries that hold plain bytes.
+pub(crate) const BYTES: &str = "bytes";
+/// The serializer name of entries that hold a typed value.
+pub(crate) const VALUE: &str = "value";
+/// The serializer name of entries that say that there is no value.
+pub(crate) const ABSENT: &str = "absent";
 
 /// What an entry holds.
 #[derive(Debug, Clone)]
@@ -67,23 +76,53 @@ pub async fn read_entry(
 
 /// The payload of an entry that is no table, checked as far as its writer left something to check.
 pub(crate) async fn read_bytes(entry: &dyn EntryReader) -> Result<(Header, Bytes)> {
-    let bytes = match entry.contiguous() {
-        Some(bytes) => bytes.clone(),
-        None => entry.read(0..entry.len()).await?,
-    };
-    let frame = ck_frame::read(&bytes)?;
+    let frame = read_payload(entry).await?;
     refuse_tables(&frame.header)?;
-    if frame.header.serializer() == BYTES && frame.header.extension(EXTENSION).is_some() {
+    if [BYTES, VALUE, ABSENT].contains(&frame.header.serializer())
+        && frame.header.extension(EXTENSION).is_some()
+    {
         check(&frame.header, &frame.payload).await?;
     }
     Ok((frame.header, frame.payload))
 }
 
+/// Header and payload of a whole entry, unchecked.
+pub(crate) async fn read_payload(entry: &dyn EntryReader) -> Result<Frame> {
+    let bytes = match entry.contiguous() {
+        Some(bytes) => bytes.clone(),
+        None => entry.read(0..entry.len()).await?,
+    };
+    Ok(ck_frame::read(&bytes)?)
+}
+
+/// The header of an entry that this project wrote, of any kind; `None` for others and for damaged ones.
+pub(crate) fn own_header(head: &[u8], entry_bytes: u64) -> Option<Header> {
+    match ck_frame::probe(head, entry_bytes) {
+        Ok(Probe::Ready(Envelope::V3 { header, .. })) => {
+            header.extension(EXTENSION).is_some().then_some(header)
+        }
+        _ => None,
+    }
+}
+
+/// As [`own_header`], from an open entry.
+pub(crate) async fn read_own_header(entry: &dyn EntryReader) -> Result<Option<Header>> {
+    let wanted = entry.len().min(LISTED_HEAD_BYTES as u64);
+    Ok(own_header(&entry.read(0..wanted).await?, entry.len()))
+}
+
+/// How long before its expiry an entry of this project is stale.
+pub(crate) fn stale_for(header: &Header) -> Duration {
+    let seal = header.extension(EXTENSION);
+    let seconds = seal.and_then(|seal| seal.get("stale"));
+    Duration::from_secs(seconds.and_then(Value::as_u64).unwrap_or_default())
+}
+
 /// Refuses what is not to be handed out as bytes.
 fn refuse_tables(header: &Header) -> Result<()> {
     let metadata = header.metadata();
-    let format = metadata.get("format").and_then(|value| value.as_str());
-    if metadata.get("encrypted").and_then(|value| value.as_bool()) == Some(true) {
+    let format = metadata.get("format").and_then(Value::as_str);
+    if metadata.get("encrypted").and_then(Value::as_bool) == Some(true) {
         return Err(Error::new(
             ErrorKind::Unsupported,
             "the entry is encrypted, and encrypted entries cannot be read yet",
@@ -99,16 +138,19 @@ fn refuse_tables(header: &Header) -> Result<()> {
 }
 
 /// Compares the payload with the length and hash that the header promises.
-async fn check(header: &Header, payload: &Bytes) -> Result<()> {
+pub(crate) async fn check(header: &Header, payload: &Bytes) -> Result<()> {
     let extension = header.extension(EXTENSION);
-    let field = |name| extension.and_then(|object| object.get(name));
-    let (Some(length), Some(expected)) = (
-        field("length").and_then(|value| value.as_u64()),
-        field("xxh3").and_then(|value| value.as_str()),
-    ) else {
+    let field = |name| {
+        let text = extension
+            .and_then(|object| object.get(name))
+            .and_then(Value::as_str);
+        text.filter(|text| text.len() == 16)
+            .and_then(|text| u64::from_str_radix(text, 16).ok())
+    };
+    let (Some(length), Some(expected)) = (field("length"), field("xxh3")) else {
         return Err(Error::new(
             ErrorKind::Corrupt,
-            "the header of a byte entry lacks its length or hash",
+            "the header of the entry lacks its length or hash",
         ));
     };
     if length != payload.len() as u64 {
@@ -119,14 +161,14 @@ async fn check(header: &Header, payload: &Bytes) -> Result<()> {
         .with("expected", length)
         .with("found", payload.len()));
     }
-    let found = format!("{:016x}", hash(payload).await);
+    let found = hash(payload).await;
     if expected != found {
         return Err(Error::new(
             ErrorKind::Corrupt,
             "the bytes do not have the hash in the header",
         )
-        .with("expected", expected)
-        .with("found", found));
+        .with("expected", format_args!("{expected:016x}"))
+        .with("found", format_args!("{found:016x}")));
     }
     Ok(())
 }

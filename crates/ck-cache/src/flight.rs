@@ -112,12 +112,6 @@ impl<K: Eq + Hash + Clone, T: Clone> Flights<K, T> {
             woken.into_iter().for_each(Waker::wake);
         }
     }
-
-    /// How many keys are worked on.
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        lock(&self.flights).len()
-    }
 }
 
 /// The future of [`Flights::join`]. Dropping it gives up the place.

@@ -2,48 +2,45 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ck_arrow::TableReader;
+use ck_codec::CacheKey;
 use ck_core::{EntryReader, Key, Result};
 
 use crate::cache::{Shared, is_corrupt, with_key};
-use crate::contents::read_bytes;
+use crate::cached_table::held_by_a_read;
+use crate::contents::{ABSENT, read_own_header};
+use crate::held::{Form, Held, Life, ValueForm};
 use crate::{Cache, CachedTable, Contents, Table, read_entry};
 
 impl Cache {
-    /// Opens the table under `key` without reading its columns; `None` when there is none.
-    ///
-    /// The view keeps seeing this very entry while others replace or remove it. Damage that shows only
-    /// when a column is read is an error of that read, and the entry is removed, so that the next open
-    /// is a miss.
-    ///
-    /// # Errors
-    ///
-    /// See [`Cache`]. [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the entry is intact but no table.
-    pub async fn open_table(&self, key: impl Into<Key>) -> Result<Option<CachedTable>> {
-        let key = key.into();
-        let Some(entry) = self.open_entry(&key).await? else {
-            return Ok(None);
-        };
-        let opened = TableReader::open(Arc::clone(&entry), self.shared.verification).await;
-        let opened = self.settle(&key, &*entry, opened).await?;
-        Ok(opened.map(|reader| CachedTable::new(Arc::clone(&self.shared), key, entry, reader)))
-    }
-
     /// The whole table under `key`; `None` when there is none.
     ///
     /// # Memory
     ///
-    /// The table once. From a store that maps, uncompressed columns stay where they are.
+    /// The table once, shared with the in-process tier and with all who ask for it at the same time. From a
+    /// store that maps, uncompressed columns stay where they are.
     ///
     /// # Errors
     ///
-    /// As [`Cache::open_table`].
+    /// See [`Cache`]. [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the entry is intact but no table.
     pub async fn get_table(&self, key: impl Into<Key>) -> Result<Option<Table>> {
-        let key = key.into();
-        let Some(entry) = self.open_entry(&key).await? else {
-            return Ok(None);
-        };
-        let read = self.shared.read_table(Arc::clone(&entry)).await;
-        self.settle(&key, &*entry, read).await
+        let found = self.find(key.into(), Form::Table).await?;
+        Ok(found.and_then(|held| held.table()))
+    }
+
+    /// The typed value under `key`; `None` when there is none, or one of another type or version.
+    ///
+    /// # Memory
+    ///
+    /// The value once, shared with all who ask for it. What its codec borrows from a store that maps stays
+    /// where it is.
+    ///
+    /// # Errors
+    ///
+    /// See [`Cache`], and what the codec reports.
+    pub async fn get<K: CacheKey>(&self, key: &K) -> Result<Option<Arc<K::Value>>> {
+        let form = Form::Value(ValueForm::of(key));
+        let found = self.find(Key::new(key.key()), form).await?;
+        Ok(found.and_then(|held| held.value()))
     }
 
     /// The bytes under `key`, verified; `None` when there are none.
@@ -59,12 +56,63 @@ impl Cache {
     ///
     /// See [`Cache`]. [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the entry is a table, or encrypted.
     pub async fn get_bytes(&self, key: impl Into<Key>) -> Result<Option<Bytes>> {
-        let key = key.into();
-        let Some(entry) = self.open_entry(&key).await? else {
-            return Ok(None);
+        let found = self.find(key.into(), Form::Bytes).await?;
+        Ok(found.and_then(|held| held.bytes()))
+    }
+
+    /// Opens the table under `key` in the store without reading its columns; `None` when there is none.
+    ///
+    /// The in-process tier takes no part in it. The view keeps seeing this very entry while others replace
+    /// or remove it. Damage that shows only when a column is read is an error of that read, and the entry is
+    /// removed, so that the next open is a miss.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::get_table`]. Unsupported, too, when the cache has no store.
+    pub async fn open_table(&self, key: impl Into<Key>) -> Result<Option<CachedTable>> {
+        let key = self.resolve(key.into()).await?;
+        let shared = &self.shared;
+        let entry = match shared.store()?.open(&key).await {
+            Ok(Some(entry)) => entry,
+            Ok(None) => return Ok(shared.missed()),
+            Err(error) => return shared.store_failed(&key, error).map(|()| shared.missed()),
         };
-        let read = self.shared.read_bytes(&*entry).await;
-        self.settle(&key, &*entry, read).await
+        let reader = match TableReader::open(Arc::clone(&entry), shared.verification).await {
+            Ok(reader) => reader,
+            Err(error) if is_corrupt(&error) => {
+                shared.discard(&key, &*entry, &error).await;
+                return Ok(shared.missed());
+            }
+            Err(error) => {
+                if is_absent(&*entry).await? {
+                    return Ok(shared.missed());
+                }
+                return shared.store_failed(&key, error).map(|()| shared.missed());
+            }
+        };
+        let life = Life::of_entry(&*entry, reader.stale_for());
+        if life.fresh.is_some_and(|left| left.is_zero()) {
+            return Ok(shared.missed());
+        }
+        shared.counters.hits.add(1);
+        Ok(Some(CachedTable::new(
+            Arc::clone(shared),
+            key,
+            entry,
+            reader,
+        )))
+    }
+
+    /// What plain gets may hand out: fresh, and not the knowledge that there is none.
+    async fn find(&self, key: Key, form: Form) -> Result<Option<Arc<Held>>> {
+        let key = self.resolve(key).await?;
+        let found = self.shared.lookup(&key, form).await?.found();
+        let found = found.filter(|held| held.is_fresh() && !held.is_absent());
+        match found {
+            Some(_) => self.shared.counters.hits.add(1),
+            None => self.shared.counters.misses.add(1),
+        }
+        Ok(found)
     }
 
     /// Reads every byte of the entry under `key` and checks all that is known of it; `false` when there
@@ -75,8 +123,9 @@ impl Cache {
     /// See [`Cache`]. [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when the entry is damaged, and
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when it is of a kind that cannot be checked.
     pub async fn verify(&self, key: impl Into<Key>) -> Result<bool> {
-        let key = key.into();
-        let Some(entry) = self.shared.backend.open(&key).await? else {
+        let key = self.resolve(key.into()).await?;
+        let opened = self.shared.store()?.open(&key).await;
+        let Some(entry) = opened.map_err(with_key(&key))? else {
             return Ok(false);
         };
         let verified = async {
@@ -88,53 +137,29 @@ impl Cache {
         verified.await.map_err(with_key(&key))?;
         Ok(true)
     }
+}
 
-    /// Opens the entry for a get; `None`, and counted, when there is none.
-    async fn open_entry(&self, key: &Key) -> Result<Option<Arc<dyn EntryReader>>> {
-        let entry = self.shared.backend.open(key).await.map_err(with_key(key))?;
-        if entry.is_none() {
-            self.shared.counters.misses.add(1);
-        }
-        Ok(entry)
-    }
-
-    /// Counts what a get made of an entry. Damage is a miss.
-    async fn settle<T>(
-        &self,
-        key: &Key,
-        entry: &dyn EntryReader,
-        read: Result<T>,
-    ) -> Result<Option<T>> {
-        match read {
-            Ok(value) => {
-                self.shared.counters.hits.add(1);
-                Ok(Some(value))
-            }
-            Err(error) if is_corrupt(&error) => {
-                self.shared.counters.misses.add(1);
-                self.shared.discard(key, entry, &error).await;
-                Ok(None)
-            }
-            Err(error) => Err(with_key(key)(error)),
-        }
-    }
+/// Whether an entry says that there is no value.
+async fn is_absent(entry: &dyn EntryReader) -> Result<bool> {
+    let header = read_own_header(entry).await?;
+    Ok(header.is_some_and(|header| header.serializer() == ABSENT))
 }
 
 impl Shared {
-    async fn read_table(&self, entry: Arc<dyn EntryReader>) -> Result<Table> {
-        let reader = TableReader::open(entry, self.verification).await?;
-        let batches = reader.read_all().await?;
-        Table::new(reader.schema(), batches)
+    /// Nothing, and counted.
+    pub(crate) fn missed<T>(&self) -> Option<T> {
+        self.counters.misses.add(1);
+        None
     }
 
-    async fn read_bytes(&self, entry: &dyn EntryReader) -> Result<Bytes> {
-        // A store that maps hands out its own memory.
-        let held = if entry.contiguous().is_some() {
-            0
-        } else {
-            entry.len()
-        };
+    /// All of a table whose index is open.
+    pub(crate) async fn read_table(
+        &self,
+        entry: &dyn EntryReader,
+        reader: &TableReader,
+    ) -> Result<Table> {
+        let held = held_by_a_read(entry, reader).min(self.budget.limit());
         let _reservation = self.budget.reserve(held).await?;
-        Ok(read_bytes(entry).await?.1)
+        Table::new(reader.schema(), reader.read_all().await?)
     }
 }

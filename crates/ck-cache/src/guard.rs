@@ -3,7 +3,6 @@
 mod breaker;
 mod entry;
 mod options;
-mod timer;
 mod workers;
 
 use std::fmt;
@@ -22,11 +21,11 @@ use ck_core::{
     WriteOptions, runs_in_place,
 };
 
+use crate::timer::Sleep;
 use breaker::Breaker;
 pub use breaker::BreakerState;
 pub use options::GuardOptions;
 use options::due_in;
-use timer::Sleep;
 use workers::Workers;
 
 /// The most operations of one store that hang or run on threads of their own; further ones wait for their

@@ -47,6 +47,8 @@
 //! - `file` (default): store URLs with the scheme `file`, see [`open_store`].
 //! - `tokio` (default): inside a tokio runtime, encoding and disk access run on its blocking pool.
 //!   Without it, or outside a runtime, they run on the thread that polls.
+//! - `metrics`: the figures of [`Stats`] are counters of the `metrics` facade too, under the names
+//!   `ck_cache_..._total`. Install the recorder before the cache is made.
 #![forbid(unsafe_code)]
 
 pub mod blocking;
@@ -54,25 +56,44 @@ mod builder;
 mod cache;
 mod cached_table;
 mod contents;
+mod draft;
+mod flight;
 mod get;
 mod guard;
+mod held;
+mod load;
+mod load_options;
+mod namespace;
 mod options;
+mod order;
 mod put;
 mod source;
 mod stats;
+mod tiers;
+mod timer;
+mod trace;
 mod units;
 mod url;
+mod value;
+
+/// Where `flight` takes its locks from; tests put others in their place.
+mod sync {
+    pub(crate) use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+}
 
 pub use builder::CacheBuilder;
-pub use cache::Cache;
+pub use cache::{Cache, StoreFailure};
 pub use cached_table::{BatchStream, Batches, CachedTable};
 pub use ck_arrow::{Compression, Table, TableReader, Verification};
+pub use ck_codec::{CacheCodec, CacheCodecImpl, CacheKey};
 pub use ck_core::{
     Backend, Cursor, EntryInfo, Error, ErrorKind, Key, MemoryBudget, Outcome, Page, Pruned,
     Rejection, Result, Usage,
 };
+pub use ck_l1::{L1Stats, Policy};
 pub use contents::{Contents, read_entry};
 pub use guard::{BreakerState, Guard, GuardOptions, GuardStats};
+pub use load_options::LoadOptions;
 pub use options::PutOptions;
 pub use stats::Stats;
 pub use units::{parse_bytes, parse_duration};

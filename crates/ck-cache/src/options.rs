@@ -3,7 +3,9 @@ use std::thread;
 use std::time::Duration;
 
 use ck_arrow::Compression;
-use ck_core::{Expiry, Result};
+use ck_core::{Error, ErrorKind, Expiry, Result, WriteMode, WriteOptions};
+
+use crate::held::Life;
 
 /// Beyond this many compressing threads the disk is the limit, and each one holds a batch.
 const MAX_DEFAULT_WORKERS: usize = 4;
@@ -23,6 +25,7 @@ const MAX_DEFAULT_WORKERS: usize = 4;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PutOptions {
     ttl: Option<Duration>,
+    stale_for: Duration,
     compression: Compression,
     batch_bytes: usize,
     workers: usize,
@@ -34,6 +37,7 @@ impl PutOptions {
     pub fn new() -> Self {
         Self {
             ttl: None,
+            stale_for: Duration::ZERO,
             compression: Compression::Auto,
             batch_bytes: 8 << 20,
             workers: thread::available_parallelism()
@@ -47,6 +51,16 @@ impl PutOptions {
     #[must_use]
     pub fn with_ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
+        self
+    }
+
+    /// How long the entry stays, stale, after its time to live has passed or it was told to
+    /// [expire](crate::Cache::expire), in whole seconds rounded up. Plain gets do not see it any more;
+    /// [`Cache::get_or_load`](crate::Cache::get_or_load) hands it out while a fresh one is made. Default:
+    /// not at all.
+    #[must_use]
+    pub fn with_stale_for(mut self, time: Duration) -> Self {
+        self.stale_for = time;
         self
     }
 
@@ -73,8 +87,47 @@ impl PutOptions {
         self
     }
 
-    pub(crate) fn expiry(&self) -> Result<Expiry> {
-        self.ttl.map_or(Ok(Expiry::NEVER), Expiry::after)
+    /// The options with another time to live, for a value of another kind.
+    pub(crate) fn with_life(&self, ttl: Duration) -> Self {
+        Self {
+            ttl: Some(ttl),
+            stale_for: Duration::ZERO,
+            ..self.clone()
+        }
+    }
+
+    /// How a store is to keep the entry.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Misuse`] for a time to live that cannot be stored.
+    pub(crate) fn write_options(&self, mode: WriteMode) -> Result<WriteOptions> {
+        let options = WriteOptions::new().with_mode(mode);
+        let Some(ttl) = self.ttl else {
+            return Ok(options);
+        };
+        if ttl.is_zero() {
+            // With time to be stale it would be stored, and never found.
+            return Err(Error::new(
+                ErrorKind::Misuse,
+                "a time to live of zero stores nothing; ask for no expiry instead",
+            ));
+        }
+        Ok(options.with_expiry(Expiry::after(ttl.saturating_add(self.stale_for()))?))
+    }
+
+    /// How long the process may keep the value.
+    pub(crate) fn life(&self) -> Life {
+        Life {
+            fresh: self.ttl,
+            total: self.ttl.map(|ttl| ttl.saturating_add(self.stale_for())),
+        }
+    }
+
+    /// In whole seconds.
+    pub(crate) fn stale_for(&self) -> Duration {
+        let seconds = self.stale_for.as_secs() + u64::from(self.stale_for.subsec_nanos() > 0);
+        Duration::from_secs(seconds)
     }
 
     pub(crate) fn compression(&self) -> Compression {

@@ -1,41 +1,31 @@
-use std::future::{Future, poll_fn};
-use std::ops::ControlFlow;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use arrow_array::{RecordBatch, RecordBatchReader};
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
-use ck_arrow::{Codec, EncodeOptions, Encoder, retained_bytes};
-use ck_core::{BoxFuture, Key, Outcome, Result, WriteOptions, offload};
-use ck_frame::Header;
+use ck_codec::CacheKey;
+use ck_core::{BoxFuture, Key, Outcome, Result, WriteMode};
 use futures_core::Stream;
-use serde_json::json;
-use twox_hash::XxHash3_64;
 
-use crate::cache::{EXTENSION, Shared, with_key};
-use crate::source::{Producer, Source, source_error};
+use crate::cache::{Shared, with_key};
+use crate::draft::Draft;
+use crate::held::{Content, Form, ValueForm};
+use crate::source::{Source, source_error};
 use crate::{Cache, PutOptions, Table};
-
-/// The serializer name of entries that hold plain bytes.
-pub(crate) const BYTES: &str = "bytes";
-
-/// Longer keys are not recorded in entries; as for tables.
-const MAX_RECORDED_KEY: usize = 1024;
-
-/// Hashing less than this is quicker than a hop to another thread.
-const INLINE_HASH_BYTES: usize = 256 << 10;
 
 impl Cache {
     /// Stores a table in memory under `key`, in place of any older entry.
     ///
-    /// Dropping the future before it is done leaves the older entry as it was; so does an error or a
-    /// rejection. This holds for all puts.
+    /// An error or a rejection leaves the older entry as it was; so does dropping the future before the
+    /// entry is written. What is being published then is published to its end. This holds for all puts.
     ///
     /// # Memory
     ///
     /// At most `workers + 2` batches of `batch_bytes` beyond the table; uncompressed, the columns are
-    /// written from where they lie, and it is much less.
+    /// written from where they lie, and it is much less. The in-process tier keeps the table's own memory,
+    /// or a copy of what the table shows when it retains much more.
     ///
     /// # Errors
     ///
@@ -49,18 +39,9 @@ impl Cache {
         table: impl Into<Table>,
         options: &PutOptions,
     ) -> Result<Outcome> {
-        let table = table.into();
-        let schema = table.schema().clone();
-        let held = retained_bytes(table.batches()) as u64;
-        let batches = Box::new(table.into_batches().into_iter().map(Ok));
-        self.put(
-            key.into(),
-            schema,
-            Source::Blocking(batches),
-            Some(held),
-            options,
-        )
-        .await
+        let content = Content::Table(table.into());
+        self.put_content(key.into(), Form::Table, content, options)
+            .await
     }
 
     /// Stores the batches of `reader`. The reader may block: inside a tokio runtime it is pulled on the
@@ -68,7 +49,8 @@ impl Cache {
     ///
     /// # Memory
     ///
-    /// As [`Cache::put_table`], and two batches of the reader.
+    /// As [`Cache::put_table`], and two batches of the reader; the in-process tier does not keep the table.
+    /// A cache without a store collects it.
     ///
     /// # Errors
     ///
@@ -83,7 +65,7 @@ impl Cache {
     ) -> Result<Outcome> {
         let schema = reader.schema();
         let batches = Box::new(reader.map(|batch| batch.map_err(source_error)));
-        self.put(key.into(), schema, Source::Blocking(batches), None, options)
+        self.put_source(key.into(), schema, Source::Blocking(batches), options)
             .await
     }
 
@@ -107,7 +89,28 @@ impl Cache {
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let stream = Box::pin(Batches(Box::pin(stream)));
-        self.put(key.into(), schema, Source::Stream(stream), None, options)
+        self.put_source(key.into(), schema, Source::Stream(stream), options)
+            .await
+    }
+
+    /// Stores a typed value: in the store when the key has a codec, else in the process alone.
+    ///
+    /// # Memory
+    ///
+    /// Two chunks of 1 MiB beyond the value.
+    ///
+    /// # Errors
+    ///
+    /// See [`Cache`], and what the codec reports.
+    pub async fn put<K: CacheKey>(
+        &self,
+        key: &K,
+        value: impl Into<Arc<K::Value>>,
+        options: &PutOptions,
+    ) -> Result<Outcome> {
+        let form = Form::Value(ValueForm::of(key));
+        let content = Content::Value(value.into());
+        self.put_content(Key::new(key.key()), form, content, options)
             .await
     }
 
@@ -122,129 +125,88 @@ impl Cache {
         bytes: impl Into<Bytes>,
         options: &PutOptions,
     ) -> Result<Outcome> {
-        let (key, bytes) = (key.into(), bytes.into());
-        let expiry = options.expiry()?;
-        let hash = hash(&bytes).await;
-        let mut seal = json!({
-            "layout": 1,
-            "length": bytes.len(),
-            "xxh3": format!("{hash:016x}"),
-        });
-        if let Some(seal) = seal.as_object_mut()
-            && key.as_str().len() <= MAX_RECORDED_KEY
-        {
-            seal.insert("key".to_owned(), key.as_str().into());
-        }
-        let head = Header::new(BYTES)
-            .with_metadata("format", BYTES)
-            .with_extension(EXTENSION, seal)
-            .encode()?;
-        let options = WriteOptions::new()
-            .with_expiry(expiry)
-            .with_head_len(head.len())
-            .with_size_hint(Some((head.len() + bytes.len()) as u64));
-        let outcome = self
-            .shared
-            .backend
-            .put(&key, head, vec![bytes], options)
-            .await;
-        let outcome = outcome.map_err(with_key(&key))?;
-        self.shared.count_put(&outcome);
-        Ok(outcome)
+        let content = Content::Bytes(bytes.into());
+        self.put_content(key.into(), Form::Bytes, content, options)
+            .await
+    }
+
+    /// Stores a value that is all in memory, in the store and in the process.
+    pub(crate) fn put_content<'a>(
+        &'a self,
+        key: Key,
+        form: Form,
+        content: Content,
+        options: &'a PutOptions,
+    ) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(async move {
+            let key = self.resolve(key).await?;
+            let shared = &self.shared;
+            let stored = async {
+                // Without a store, the options are checked here.
+                options.write_options(WriteMode::Overwrite)?;
+                let draft = match shared.backend.as_ref().filter(|_| form.is_storable()) {
+                    None => None,
+                    Some(backend) => {
+                        let mode = WriteMode::Overwrite;
+                        let draft = shared.draft(&**backend, &key, form, &content, options, mode);
+                        match draft.await? {
+                            Draft::Rejected(rejection) => return Ok(Outcome::Rejected(rejection)),
+                            draft => Some(draft),
+                        }
+                    }
+                };
+                let held = shared.hold(form, content, options.life(), None);
+                shared
+                    .publish(&key, draft, Some(Arc::new(held)), None)
+                    .await
+            };
+            shared.settle_put(stored.await, &key)
+        })
     }
 
     /// Boxed, so that callers' futures stay small and are seen to be `Send`.
-    fn put<'a>(
+    fn put_source<'a>(
         &'a self,
         key: Key,
         schema: SchemaRef,
         source: Source<'a>,
-        source_bytes: Option<u64>,
         options: &'a PutOptions,
     ) -> BoxFuture<'a, Result<Outcome>> {
         Box::pin(async move {
-            let stored = self
-                .shared
-                .put(&key, schema, source, source_bytes, options)
-                .await;
-            let outcome = stored.map_err(with_key(&key))?;
-            self.shared.count_put(&outcome);
-            Ok(outcome)
+            let Some(backend) = &self.shared.backend else {
+                let batches = source.collect().await?;
+                let content = Content::Table(Table::new(schema, batches)?);
+                return self.put_content(key, Form::Table, content, options).await;
+            };
+            let key = self.resolve(key).await?;
+            let stored = async {
+                let mode = WriteMode::Overwrite;
+                let draft = self
+                    .shared
+                    .draft_table(&**backend, &key, schema, source, None, options, mode);
+                match draft.await? {
+                    Draft::Rejected(rejection) => Ok(Outcome::Rejected(rejection)),
+                    draft => self.shared.publish(&key, Some(draft), None, None).await,
+                }
+            };
+            self.shared.settle_put(stored.await, &key)
         })
     }
 }
 
 impl Shared {
-    async fn put(
-        &self,
-        key: &Key,
-        schema: SchemaRef,
-        source: Source<'_>,
-        source_bytes: Option<u64>,
-        options: &PutOptions,
-    ) -> Result<Outcome> {
-        let expiry = options.expiry()?;
-        let capabilities = self.backend.capabilities();
-        let codec = options.compression().resolve(capabilities.maps)?;
-        // Nothing is compressed: one batch is being written and the next is being hashed.
-        let workers = if codec == Codec::None {
-            0
-        } else {
-            options.workers()
-        };
-        let in_flight = (options.batch_bytes() as u64).saturating_mul(workers as u64 + 2);
-        let in_flight = source_bytes.map_or(in_flight, |bytes| bytes.min(in_flight));
-        let _reservation = self.budget.reserve(in_flight).await?;
-
-        let encoder = Encoder::new(
-            schema,
-            EncodeOptions::new()
-                .with_batch_bytes(options.batch_bytes())
-                .with_codec(codec)
-                .with_workers(options.workers())
-                .with_outer_offset(capabilities.outer_offset)
-                .with_key(key),
-        )?;
-        let write_options = WriteOptions::new()
-            .with_expiry(expiry)
-            .with_head_len(encoder.head_len())
-            .with_mappable(codec == Codec::None);
-        let mut writer = match self.backend.create(key, write_options).await? {
-            ControlFlow::Continue(writer) => writer,
-            ControlFlow::Break(rejection) => return Ok(Outcome::Rejected(rejection)),
-        };
-
-        // While one segment is written the next is encoded, and no more than that one.
-        let mut producer = Producer::new(encoder, source);
-        let mut segment = producer.next_segment().await?;
-        while let Some(parts) = segment {
-            let (written, next) = join(writer.write(parts), producer.next_segment()).await;
-            if let ControlFlow::Break(rejection) = written? {
-                return Ok(Outcome::Rejected(rejection));
-            }
-            segment = next?;
-        }
-        writer.commit(producer.finish()?.head).await
-    }
-
-    fn count_put(&self, outcome: &Outcome) {
-        match outcome {
+    /// Counts what became of a put.
+    fn settle_put(&self, outcome: Result<Outcome>, key: &Key) -> Result<Outcome> {
+        let outcome = outcome.map_err(with_key(key))?;
+        match &outcome {
             Outcome::Stored { bytes } => {
                 self.counters.stored.add(1);
                 self.counters.stored_bytes.add(*bytes);
             }
             Outcome::Rejected(_) => self.counters.rejected.add(1),
         }
+        Ok(outcome)
     }
-}
-
-/// The xxh3-64 of `bytes`; large ones are hashed away from async threads.
-pub(crate) async fn hash(bytes: &Bytes) -> u64 {
-    if bytes.len() <= INLINE_HASH_BYTES {
-        return XxHash3_64::oneshot(bytes);
-    }
-    let bytes = bytes.clone();
-    offload(move || XxHash3_64::oneshot(&bytes)).await
 }
 
 /// A stream whose errors are ours.
@@ -263,30 +225,4 @@ where
             .poll_next(cx)
             .map(|next| next.map(|batch| batch.map_err(source_error)))
     }
-}
-
-/// Polls both until both are done, the first one first.
-async fn join<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> (A, B) {
-    let (mut a, mut b) = (pin!(a), pin!(b));
-    let (mut left, mut right) = (None, None);
-    poll_fn(|cx| {
-        if left.is_none()
-            && let Poll::Ready(output) = a.as_mut().poll(cx)
-        {
-            left = Some(output);
-        }
-        if right.is_none()
-            && let Poll::Ready(output) = b.as_mut().poll(cx)
-        {
-            right = Some(output);
-        }
-        match (left.take(), right.take()) {
-            (Some(left), Some(right)) => Poll::Ready((left, right)),
-            (l, r) => {
-                (left, right) = (l, r);
-                Poll::Pending
-            }
-        }
-    })
-    .await
 }

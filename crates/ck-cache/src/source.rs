@@ -17,6 +17,22 @@ pub(crate) enum Source<'a> {
     Stream(Pin<Box<dyn Stream<Item = Result<RecordBatch>> + Send + 'a>>),
 }
 
+impl Source<'_> {
+    /// All batches.
+    pub(crate) async fn collect(self) -> Result<Vec<RecordBatch>> {
+        match self {
+            Self::Blocking(batches) => offload(move || batches.collect()).await,
+            Self::Stream(mut stream) => {
+                let mut all = Vec::new();
+                while let Some(batch) = poll_fn(|cx| stream.as_mut().poll_next(cx)).await {
+                    all.push(batch?);
+                }
+                Ok(all)
+            }
+        }
+    }
+}
+
 /// A failure of the caller's source, told apart from those of the store by its `source()`.
 pub(crate) fn source_error(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     match error.into().downcast::<Error>() {

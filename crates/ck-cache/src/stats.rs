@@ -1,55 +1,117 @@
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use ck_l1::L1Stats;
 
 /// What a cache has counted since it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Gets that found an entry.
+    /// Gets that found a value, in any tier.
     pub hits: u64,
-    /// Gets that found none; damaged entries count here too.
+    /// Gets that found none in any tier; damaged and stale entries count here too.
     pub misses: u64,
+    /// Values read from the store; gets at the same time share one.
+    pub store_reads: u64,
     /// Entries that turned out to be damaged and were removed.
     pub corrupt: u64,
-    /// Puts that stored an entry.
+    /// Values that were put or loaded and stored.
     pub stored: u64,
-    /// Puts that the store did not take.
+    /// Values that no tier took, or that were overtaken by newer ones.
     pub rejected: u64,
     /// Bytes of the stored entries.
     pub stored_bytes: u64,
+    /// Operations that the store failed, and that were taken for misses or left undone.
+    pub store_failures: u64,
+    /// Loaders that made a value, or said that there is none.
+    pub loads: u64,
+    /// Loaders that failed.
+    pub load_failures: u64,
+    /// Calls that were given the result of another one's load.
+    pub shared_loads: u64,
+    /// Stale values that were handed out.
+    pub stale_hits: u64,
+    /// Values that were made anew in the background.
+    pub refreshes: u64,
+    /// The in-process tier, if the cache has one.
+    pub l1: Option<L1Stats>,
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) hits: Counter,
-    pub(crate) misses: Counter,
-    pub(crate) corrupt: Counter,
-    pub(crate) stored: Counter,
-    pub(crate) rejected: Counter,
-    pub(crate) stored_bytes: Counter,
-}
-
-impl Counters {
-    pub(crate) fn snapshot(&self) -> Stats {
-        Stats {
-            hits: self.hits.get(),
-            misses: self.misses.get(),
-            corrupt: self.corrupt.get(),
-            stored: self.stored.get(),
-            rejected: self.rejected.get(),
-            stored_bytes: self.stored_bytes.get(),
+macro_rules! counters {
+    ($($name:ident),+ $(,)?) => {
+        #[derive(Debug)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: Counter,)+
         }
-    }
+
+        impl Default for Counters {
+            fn default() -> Self {
+                Self {
+                    $($name: Counter::new(concat!("ck_cache_", stringify!($name), "_total")),)+
+                }
+            }
+        }
+
+        impl Counters {
+            pub(crate) fn snapshot(&self, l1: Option<L1Stats>) -> Stats {
+                Stats {
+                    $($name: self.$name.get(),)+
+                    l1,
+                }
+            }
+        }
+    };
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
+counters! {
+    hits,
+    misses,
+    store_reads,
+    corrupt,
+    stored,
+    rejected,
+    stored_bytes,
+    store_failures,
+    loads,
+    load_failures,
+    shared_loads,
+    stale_hits,
+    refreshes,
+}
+
+/// A figure of [`Stats`], and with the feature `metrics` a counter of the program's recorder.
+pub(crate) struct Counter {
+    count: AtomicU64,
+    #[cfg(feature = "metrics")]
+    recorded: metrics::Counter,
+}
 
 impl Counter {
+    #[cfg_attr(
+        not(feature = "metrics"),
+        expect(unused_variables, reason = "only recorders know names")
+    )]
+    fn new(name: &'static str) -> Self {
+        Self {
+            count: AtomicU64::new(0),
+            #[cfg(feature = "metrics")]
+            recorded: metrics::counter!(name),
+        }
+    }
+
     pub(crate) fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
+        self.count.fetch_add(n, Ordering::Relaxed);
+        #[cfg(feature = "metrics")]
+        self.recorded.increment(n);
     }
 
     fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for Counter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
     }
 }

@@ -419,12 +419,18 @@ impl Outcome {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TooLarge`] when the entry was rejected.
+    /// [`ErrorKind::TooLarge`] when there is no room for the entry, [`ErrorKind::Transient`] when another
+    /// writer came first, [`ErrorKind::Unsupported`] when nothing can keep it.
     pub fn stored(self) -> Result<u64> {
         match self {
             Self::Stored { bytes } => Ok(bytes),
             Self::Rejected(rejection) => {
-                Err(Error::new(ErrorKind::TooLarge, rejection.to_string()))
+                let kind = match rejection {
+                    Rejection::Superseded => ErrorKind::Transient,
+                    Rejection::NoTier => ErrorKind::Unsupported,
+                    _ => ErrorKind::TooLarge,
+                };
+                Err(Error::new(kind, rejection.to_string()))
             }
         }
     }
@@ -455,6 +461,8 @@ pub enum Rejection {
     },
     /// The key no longer has the entry that was to be replaced ([`WriteMode`]).
     Superseded,
+    /// No tier takes this kind of value: it has no codec, and the cache keeps nothing in the process.
+    NoTier,
 }
 
 impl fmt::Display for Rejection {
@@ -473,6 +481,9 @@ impl fmt::Display for Rejection {
             Self::TooManyEntries { limit } => write!(
                 f,
                 "not stored: the store already holds {limit} entries, its limit, and none can be evicted"
+            ),
+            Self::NoTier => f.write_str(
+                "not stored: the value has no codec for a store, and the cache has no in-process tier",
             ),
             Self::Superseded => {
                 f.write_str("not stored: another writer has changed the entry in the meantime")

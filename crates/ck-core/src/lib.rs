@@ -36,4 +36,4 @@ pub use error::{Error, ErrorKind, Result};
 pub use expiry::Expiry;
 pub use key::Key;
 pub use memory_entry::MemoryEntry;
-pub use offload::{block_on, offload, runs_in_place};
+pub use offload::{background, block_on, complete, offload, runs_in_place};

@@ -77,6 +77,10 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     let _scope = BlockingScope(BLOCKING.replace(true));
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut cx = Context::from_waker(&waker);
+    // Inside a task, tokio's own primitives would now and then ask it to yield to others, and be woken only
+    // once it has: a thread that blocks never does.
+    #[cfg(feature = "tokio")]
+    let future = tokio::task::unconstrained(future);
     let mut future = pin!(future);
     loop {
         match future.as_mut().poll(&mut cx) {
@@ -84,6 +88,51 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
             Poll::Pending => thread::park(),
         }
     }
+}
+
+/// Runs `future` to its end even if the returned future is dropped: what it publishes and what it holds
+/// locked stay together.
+///
+/// With the feature `tokio` and inside a tokio runtime it becomes a task. Otherwise, and always under
+/// [`block_on`], it is polled in place: [`offload`] does not suspend it there, and a caller that is
+/// blocked drops nothing.
+///
+/// # Panics
+///
+/// A panic of `future` is passed on.
+pub async fn complete<T, F>(future: F) -> T
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    #[cfg(feature = "tokio")]
+    if !BLOCKING.get()
+        && let Ok(runtime) = tokio::runtime::Handle::try_current()
+    {
+        match runtime.spawn(future).await {
+            Ok(value) => return value,
+            Err(failed) => match failed.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_cancelled) => return std::future::pending().await,
+            },
+        }
+    }
+    future.await
+}
+
+/// Runs `future` beside the caller: a task inside a tokio runtime (feature `tokio`), elsewhere a thread of
+/// its own. `false` when the system gives no thread; `future` is then dropped.
+pub fn background<F>(future: F) -> bool
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    #[cfg(feature = "tokio")]
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(future);
+        return true;
+    }
+    let thread = thread::Builder::new().name("ck-background".to_owned());
+    thread.spawn(move || block_on(future)).is_ok()
 }
 
 /// Puts the flag back, also when the future panics.

@@ -10,7 +10,7 @@ use crate::store::Store;
 /// `ck du`
 pub(crate) fn run(store: &Store, args: &JsonArgs) -> Result<(), Failure> {
     let cache = store.open()?;
-    let url = cache.backend().url();
+    let url = cache.backend()?.url();
     let usage = cache.usage()?;
     let mut out = io::stdout().lock();
     if args.json {

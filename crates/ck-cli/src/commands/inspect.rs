@@ -19,7 +19,7 @@ use crate::store::Store;
 pub(crate) fn run(store: &Store, args: &KeyArgs) -> Result<(), Failure> {
     let cache = store.open()?;
     let key = Key::from(args.key.as_str());
-    let Some(entry) = block_on(cache.backend().open(&key))? else {
+    let Some(entry) = block_on(cache.backend()?.open(&key))? else {
         return Err(Failure::miss(&args.key));
     };
     let mut out = BufWriter::new(io::stdout().lock());

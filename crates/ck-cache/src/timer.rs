@@ -15,13 +15,13 @@ const IDLE: Duration = Duration::from_secs(5);
 /// The thread is woken only for a point in time before all others, and never when a wait is given up, so a
 /// deadline that is met costs two short critical sections.
 #[derive(Debug)]
-pub(super) struct Sleep {
+pub(crate) struct Sleep {
     due: Instant,
     id: Option<u64>,
 }
 
 impl Sleep {
-    pub(super) fn until(due: Instant) -> Self {
+    pub(crate) fn until(due: Instant) -> Self {
         Self { due, id: None }
     }
 }
