@@ -135,6 +135,7 @@ impl Books {
         self.entries.load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub(crate) fn count_get(&self, hit: bool) {
         if hit {
             self.hits.bump()

@@ -67,6 +67,7 @@ const STRIPES: usize = 16;
 struct Stripe(AtomicU64);
 
 impl Striped {
+    #[inline]
     pub(crate) fn bump(&self) {
         self.0[stripe()].0.fetch_add(1, Ordering::Relaxed);
     }
@@ -80,6 +81,7 @@ impl Striped {
 }
 
 /// The stripe of this thread.
+#[inline]
 fn stripe() -> usize {
     static THREADS: AtomicUsize = AtomicUsize::new(0);
     thread_local! {

@@ -203,7 +203,7 @@ impl<V: Weigh + Send + Sync + 'static> Tier<V> {
         if !self.books.can_map(cost) {
             return Err(Refusal::MappedFull);
         }
-        if self.contested() {
+        if self.has_policy() {
             self.contest(ballast, key, slot, value)
         } else if self.reserve(ballast, cost) {
             self.put(key, slot, value);
@@ -221,14 +221,15 @@ impl<V: Weigh + Send + Sync + 'static> Tier<V> {
         slot
     }
 
-    /// Whether moka's policy may refuse newcomers. It counts uses only since the map was half full
-    /// for the first time; without them it would refuse all.
-    fn contested(&self) -> bool {
-        self.policy == Policy::TinyLfu
-            && self.map.weighted_size() >= u64::from(self.scale.capacity()) / 2
+    /// Whether the map's policy knows whom to let in. TinyLFU counts uses only since the map was half
+    /// full for the first time; without them it would refuse all.
+    fn has_policy(&self) -> bool {
+        self.policy == Policy::Lru
+            || self.map.weighted_size() >= u64::from(self.scale.capacity()) / 2
     }
 
-    /// Lets the map's policy decide between the newcomer and those that would have to leave for it.
+    /// Lets the map's policy decide between the newcomer and those that would have to leave for it: the
+    /// map gets an empty slot of the newcomer's weight.
     fn contest(
         &self,
         ballast: &mut Ballast<V>,

@@ -212,6 +212,25 @@ fn what_entries_share_does_not_make_tiny_lfu_refuse_less() {
     assert_eq!(l1.stats().entries, 60);
 }
 
+/// moka subtracts the new weight of an entry that is removed before it has added it.
+#[test]
+fn an_entry_that_is_replaced_and_removed_leaves_the_policy_as_strict_as_before() {
+    let l1 = L1::builder(10 * overhead()).build();
+    for n in 0..6 {
+        assert_eq!(l1.insert(key(n), Blob::new(0, 0), None), STORED);
+    }
+    l1.settle();
+    let larger = Blob::new(0, 3 * overhead());
+    assert_eq!(l1.insert(key(5), larger, None), STORED);
+    assert!(l1.remove(&key(5)));
+    for n in 5..10 {
+        assert_eq!(l1.insert(key(n), Blob::new(0, 0), None), STORED);
+    }
+    l1.settle();
+    assert!((0..10).all(|n| l1.get(&key(n)).is_some()));
+    assert_eq!(l1.insert(key(10), Blob::new(0, 0), None), NOT_ADMITTED);
+}
+
 #[test]
 fn a_refused_newcomer_leaves_no_stale_value() {
     let l1 = L1::builder(4 * overhead()).build();
