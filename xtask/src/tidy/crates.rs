@@ -7,10 +7,18 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("ck-frame", &["ck-core"]),
     ("ck-arrow", &["ck-core", "ck-frame"]),
     ("ck-codec", &["ck-core", "ck-arrow"]),
+    ("ck-l1", &["ck-core"]),
     ("ck-backend-file", &["ck-core"]),
     (
         "ck-cache",
-        &["ck-core", "ck-frame", "ck-arrow", "ck-backend-file"],
+        &[
+            "ck-core",
+            "ck-frame",
+            "ck-arrow",
+            "ck-codec",
+            "ck-l1",
+            "ck-backend-file",
+        ],
     ),
     (
         "ck-cli",
@@ -18,6 +26,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
             "ck-core",
             "ck-frame",
             "ck-arrow",
+            "ck-codec",
             "ck-backend-file",
             "ck-cache",
         ],

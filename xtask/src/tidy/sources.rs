@@ -10,6 +10,7 @@ const UNSAFE_FILES: &[&str] = &[
     "crates/ck-backend-file/src/mmap.rs",
     "crates/ck-arrow/tests/common/counting.rs",
     "crates/ck-frame/tests/allocation.rs",
+    "crates/ck-l1/tests/overhead.rs",
     "xtask/memcases/src/heap.rs",
 ];
 

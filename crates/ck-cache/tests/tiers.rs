@@ -1,0 +1,16 @@
+//! The tiers together: the process, the store and the loader.
+//!
+//! Guards against: a value that is loaded twice, an old one that comes back after a change, waiters that
+//! are forgotten, and values that stay when they should be gone.
+
+#[cfg(test)]
+#[path = "tiers"]
+mod tiers {
+    mod support;
+
+    mod freshness;
+    mod loads;
+    mod namespaces;
+    mod order;
+    mod typed;
+}

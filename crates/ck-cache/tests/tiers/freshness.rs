@@ -1,0 +1,96 @@
+use std::time::Duration;
+
+use ck_cache::{Cache, Error, LoadOptions, PutOptions, Table};
+
+use super::support::{Source, both_tiers, over, table};
+
+fn stale_options() -> LoadOptions {
+    let put = PutOptions::new().with_stale_for(Duration::from_secs(600));
+    LoadOptions::new().with_put(put.with_ttl(Duration::from_secs(600)))
+}
+
+/// Waits until `cache` has stored `count` values.
+async fn until_stored(cache: &Cache, count: u64) {
+    for _ in 0..2000 {
+        if cache.stats().stored == count {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    panic!("{:?}", cache.stats());
+}
+
+#[tokio::test]
+async fn an_expired_value_is_handed_out_once_more_while_a_fresh_one_is_made() {
+    for l1_bytes in [64 << 20, 0] {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = over(&dir, l1_bytes);
+        let source = Source::default();
+        let options = stale_options();
+        source.load(&cache, "k", &options, table(0, 1)).await;
+        assert!(cache.expire("k").await.unwrap());
+        assert_eq!(cache.get_table("k").await.unwrap(), None, "plain gets");
+        let stale = source.load(&cache, "k", &options, table(1, 1)).await;
+        assert_eq!(stale, table(0, 1));
+        until_stored(&cache, 2).await;
+        let fresh = source.load(&cache, "k", &options, table(2, 1)).await;
+        assert_eq!(fresh, table(1, 1));
+        assert_eq!((source.calls(), cache.stats().stale_hits), (2, 1));
+    }
+}
+
+#[tokio::test]
+async fn an_entry_that_may_not_be_stale_is_removed_when_it_is_told_to_expire() {
+    let (_dir, cache) = both_tiers();
+    let _ = cache
+        .put_table("k", table(0, 1), &PutOptions::new())
+        .await
+        .unwrap();
+    assert!(cache.expire("k").await.unwrap());
+    assert!(cache.stat("k").await.unwrap().is_none());
+    assert!(!cache.expire("k").await.unwrap());
+}
+
+#[tokio::test]
+async fn a_value_is_made_anew_before_its_time_is_over() {
+    let (_dir, cache) = both_tiers();
+    let source = Source::default();
+    let put = PutOptions::new().with_ttl(Duration::from_secs(500));
+    let options = LoadOptions::new().with_put(put);
+    source.load(&cache, "k", &options, table(0, 1)).await;
+    let early = options.with_refresh_ahead(Duration::from_secs(1000));
+    let found = source.load(&cache, "k", &early, table(1, 1)).await;
+    assert_eq!(found, table(0, 1), "nobody waits");
+    until_stored(&cache, 2).await;
+    assert_eq!(cache.get_table("k").await.unwrap(), Some(table(1, 1)));
+}
+
+#[tokio::test]
+async fn that_there_is_no_value_is_remembered_for_its_own_time() {
+    let (dir, cache) = both_tiers();
+    let nothing = || async { Ok::<Option<Table>, Error>(None) };
+    let options = LoadOptions::new().with_absent_ttl(Duration::from_secs(60));
+    for _ in 0..3 {
+        let found = cache.get_or_load_table("k", &options, nothing).await;
+        assert_eq!(found.unwrap(), None);
+    }
+    assert_eq!(cache.stats().loads, 1);
+    let other = over(&dir, 0);
+    let found = other.get_or_load_table("k", &options, nothing).await;
+    assert_eq!(found.unwrap(), None);
+    assert_eq!(other.stats().loads, 0, "the store knows");
+    assert_eq!(other.get_table("k").await.unwrap(), None);
+    assert_eq!(other.get_bytes("k").await.unwrap(), None);
+
+    let _ = cache
+        .put_table("k", table(0, 1), &PutOptions::new())
+        .await
+        .unwrap();
+    assert_eq!(cache.get_table("k").await.unwrap(), Some(table(0, 1)));
+    let forgetful = LoadOptions::new();
+    for _ in 0..2 {
+        let found = cache.get_or_load_table("x", &forgetful, nothing).await;
+        assert_eq!(found.unwrap(), None);
+    }
+    assert_eq!(cache.stats().loads, 3);
+}
