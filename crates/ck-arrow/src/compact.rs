@@ -1,29 +1,33 @@
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::ArrowDictionaryKeyType;
 use arrow_array::{
-    Array, ArrayRef, DictionaryArray, RecordBatch, RecordBatchOptions, downcast_dictionary_array,
-    make_array,
+    Array, ArrayRef, BooleanArray, DictionaryArray, RecordBatch, RecordBatchOptions,
+    downcast_dictionary_array, make_array,
 };
+use arrow_buffer::{ArrowNativeType, BooleanBuffer};
 use arrow_data::transform::MutableArrayData;
 use arrow_schema::{ArrowError, DataType};
-use arrow_select::dictionary::garbage_collect_dictionary;
+use arrow_select::filter::filter;
 use ck_core::{Error, ErrorKind, Result};
 
-use crate::nested::{any_type, map_children};
-use crate::weight::{retained_bytes, used_bytes};
+use crate::footprint::{buffer_bytes, retained_bytes};
+use crate::measure::Measure;
+use crate::nested::{Own, any_type, map_children};
 
-/// A batch is copied when it retains more than this many quarters of what it uses.
+/// Batches are copied when they retain more than this many quarters of what they use.
 const TOLERATED_QUARTERS: usize = 5;
 
-/// Small batches are left alone below this much waste, in bytes.
+/// They are left alone below this much waste, in bytes.
 const TOLERATED_WASTE: usize = 4096;
 
 /// The same batch in memory of its own, if it retains much more than it uses; otherwise the batch itself.
 ///
 /// "Much" is more than a quarter, and more than 4 KiB. Slices of large batches, views into buffers with
 /// other rows' bytes, and dictionaries with values that no row uses all lose what they drag along.
+/// For batches that share memory see [`Table::compacted`](crate::Table::compacted).
 ///
 /// # Memory
 ///
@@ -47,28 +51,157 @@ const TOLERATED_WASTE: usize = 4096;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn compact(batch: &RecordBatch) -> Result<RecordBatch> {
-    let (retained, used) = (retained_bytes([batch]), used_bytes(batch));
-    let is_small = retained <= used + TOLERATED_WASTE;
-    if !batch.columns().iter().any(has_dictionary)
-        && (is_small || retained * 4 <= used * TOLERATED_QUARTERS)
-    {
-        return Ok(batch.clone());
+    let copy = compact_all(std::slice::from_ref(batch))?;
+    Ok(copy
+        .and_then(|mut copies| copies.pop())
+        .unwrap_or_else(|| batch.clone()))
+}
+
+/// The same batches in memory of their own, if together they retain much more than they use. What they
+/// share, columns and dictionaries, they still share.
+pub(crate) fn compact_all(batches: &[RecordBatch]) -> Result<Option<Vec<RecordBatch>>> {
+    let retained = buffer_bytes(batches);
+    if retained <= TOLERATED_WASTE {
+        return Ok(None);
     }
-    let columns = batch
-        .columns()
-        .iter()
-        .map(copied)
-        .collect::<Result<Vec<_>, _>>();
-    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    let copy = columns
-        .and_then(|columns| RecordBatch::try_new_with_options(batch.schema(), columns, &options));
-    let copy = copy.map_err(|error| {
+    let copy_all = || {
+        let dictionaries = Dictionaries::used_by(batches)?;
+        let measured = batches
+            .iter()
+            .map(|batch| Measure::new(batch).bytes(0, batch.num_rows()));
+        let used = measured.sum::<usize>() + dictionaries.used_bytes();
+        if !is_wasteful(retained, used) {
+            return Ok(None);
+        }
+        let mut copier = Copier {
+            dictionaries: dictionaries.compacted()?,
+            columns: HashMap::new(),
+        };
+        let mut copies = Vec::with_capacity(batches.len());
+        for batch in batches {
+            copies.push(copier.batch(batch)?);
+        }
+        Ok(Some(copies))
+    };
+    let copies = copy_all().map_err(|error: ArrowError| {
         Error::new(ErrorKind::Unsupported, "a batch cannot be copied").with_source(error)
     })?;
-    // With dictionaries only the copy tells how much was waste.
-    let kept = retained_bytes([&copy]);
-    let is_worth_it = retained > kept + TOLERATED_WASTE && retained * 4 > kept * TOLERATED_QUARTERS;
-    Ok(if is_worth_it { copy } else { batch.clone() })
+    // Only the copy tells how much was waste.
+    Ok(copies.filter(|copies| is_wasteful(retained_bytes(batches), retained_bytes(copies))))
+}
+
+fn is_wasteful(retained: usize, used: usize) -> bool {
+    retained > used + TOLERATED_WASTE && retained / TOLERATED_QUARTERS > used / 4
+}
+
+/// Arrays by where they lie. The batches that are compacted keep them there.
+type ByAddress<T> = HashMap<usize, T>;
+
+fn address(array: &ArrayRef) -> usize {
+    Arc::as_ptr(array).addr()
+}
+
+/// The dictionaries of some batches, and which of their values any row uses.
+#[derive(Default)]
+struct Dictionaries(ByAddress<(ArrayRef, BooleanBuffer)>);
+
+impl Dictionaries {
+    fn used_by(batches: &[RecordBatch]) -> Result<Self, ArrowError> {
+        let mut found = Self::default();
+        for column in batches.iter().flat_map(RecordBatch::columns) {
+            if has_dictionary(column) {
+                found.add(column)?;
+            }
+        }
+        Ok(found)
+    }
+
+    fn add(&mut self, array: &ArrayRef) -> Result<(), ArrowError> {
+        match array.data_type() {
+            DataType::Dictionary(_, _) => {
+                let any: &dyn Array = array;
+                downcast_dictionary_array!(
+                    any => {
+                        let used = any.occupancy();
+                        let known = self.0.entry(address(any.values()));
+                        known
+                            .and_modify(|(_, all)| *all = &*all | &used)
+                            .or_insert_with(|| (Arc::clone(any.values()), used));
+                    },
+                    _ => {}
+                );
+                Ok(())
+            }
+            inner if inner.is_nested() => {
+                let mut add = |child: &ArrayRef| {
+                    self.add(child)?;
+                    Ok(Arc::clone(child))
+                };
+                map_children(array, Own::Shared, &mut add).map(|_| ())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// About how many bytes the used values take.
+    fn used_bytes(&self) -> usize {
+        let bytes = |(values, used): &(ArrayRef, BooleanBuffer)| {
+            let whole = values.to_data().get_slice_memory_size();
+            let whole = whole.unwrap_or_else(|_| values.get_buffer_memory_size());
+            whole / used.len().max(1) * used.count_set_bits()
+        };
+        self.0.values().map(bytes).sum()
+    }
+
+    fn compacted(self) -> Result<ByAddress<Compacted>, ArrowError> {
+        let compacted = self.0.into_iter().map(|(address, (values, used))| {
+            let mut next = 0;
+            let places = used.iter().map(|is_used| {
+                let place = next;
+                next += usize::from(is_used);
+                place
+            });
+            let places = places.collect();
+            let values = match used.count_set_bits() == values.len() {
+                true => copied(&values, &HashMap::new())?,
+                false => filter(&values, &BooleanArray::new(used, None))?,
+            };
+            Ok((address, Compacted { values, places }))
+        });
+        compacted.collect()
+    }
+}
+
+/// A dictionary in memory of its own.
+struct Compacted {
+    values: ArrayRef,
+    /// Where each of the former values is now.
+    places: Vec<usize>,
+}
+
+struct Copier {
+    dictionaries: ByAddress<Compacted>,
+    columns: ByAddress<ArrayRef>,
+}
+
+impl Copier {
+    fn batch(&mut self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+        let mut columns = Vec::with_capacity(batch.num_columns());
+        for column in batch.columns() {
+            columns.push(self.column(column)?);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        RecordBatch::try_new_with_options(batch.schema(), columns, &options)
+    }
+
+    fn column(&mut self, column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+        if let Some(copy) = self.columns.get(&address(column)) {
+            return Ok(Arc::clone(copy));
+        }
+        let copy = copied(column, &self.dictionaries)?;
+        self.columns.insert(address(column), Arc::clone(&copy));
+        Ok(copy)
+    }
 }
 
 fn has_dictionary(array: &ArrayRef) -> bool {
@@ -78,7 +211,7 @@ fn has_dictionary(array: &ArrayRef) -> bool {
 }
 
 /// The array in fresh memory that holds its rows and nothing else.
-fn copied(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+fn copied(array: &ArrayRef, dictionaries: &ByAddress<Compacted>) -> Result<ArrayRef, ArrowError> {
     match array.data_type() {
         DataType::Utf8View => Ok(Arc::new(array.as_string_view().gc())),
         DataType::BinaryView => Ok(Arc::new(array.as_binary_view().gc())),
@@ -86,20 +219,12 @@ fn copied(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
         DataType::Dictionary(_, _) => {
             let any: &dyn Array = array;
             downcast_dictionary_array!(
-                any => copied_dictionary(any),
+                any => copied_dictionary(any, dictionaries),
                 _ => Ok(Arc::clone(array))
             )
         }
         data_type if data_type.is_nested() => {
-            // The children in fresh memory; what the parent has of its own is copied after.
-            let parent = map_children(array, &mut copied)?;
-            // Runs have no buffers of their own.
-            let has_buffers = !matches!(data_type, DataType::RunEndEncoded(_, _));
-            Ok(if has_buffers {
-                with_own_buffers(&parent)
-            } else {
-                parent
-            })
+            map_children(array, Own::Copied, &mut |child| copied(child, dictionaries))
         }
         _ => flat_copy(array),
     }
@@ -107,10 +232,19 @@ fn copied(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
 
 fn copied_dictionary<K: ArrowDictionaryKeyType>(
     array: &DictionaryArray<K>,
+    dictionaries: &ByAddress<Compacted>,
 ) -> Result<ArrayRef, ArrowError> {
-    let tidy = garbage_collect_dictionary(array)?;
-    let keys = flat_copy(&(Arc::new(tidy.keys().clone()) as ArrayRef))?;
-    let values = copied(tidy.values())?;
+    let (keys, values) = match dictionaries.get(&address(array.values())) {
+        Some(Compacted { values, places }) => {
+            // What stands under a null may be no place at all.
+            let place = |key: K::Native| places.get(key.as_usize()).copied().unwrap_or(0);
+            let moved = |key| K::Native::from_usize(place(key)).unwrap_or_default();
+            (array.keys().unary(moved), Arc::clone(values))
+        }
+        // A dictionary within a dictionary stays as it is.
+        None => (array.keys().clone(), Arc::clone(array.values())),
+    };
+    let keys = flat_copy(&(Arc::new(keys) as ArrayRef))?;
     Ok(Arc::new(DictionaryArray::<K>::try_new(
         keys.as_primitive::<K>().clone(),
         values,
@@ -122,27 +256,6 @@ fn flat_copy(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     let mut copy = MutableArrayData::new(vec![&data], false, data.len());
     copy.try_extend(0, 0, data.len())?;
     Ok(make_array(copy.freeze()))
-}
-
-/// The same parent with its offsets (and the types of a union) and its validity in fresh memory; children
-/// stay.
-fn with_own_buffers(parent: &ArrayRef) -> ArrayRef {
-    let data = parent.to_data();
-    let own = |buffer: &arrow_buffer::Buffer| arrow_buffer::Buffer::from(buffer.as_slice());
-    let nulls = data.nulls().map(|nulls| {
-        let bits =
-            arrow_buffer::BooleanBuffer::collect_bool(nulls.len(), |row| nulls.is_valid(row));
-        arrow_buffer::NullBuffer::new(bits)
-    });
-    let buffers = data.buffers().iter().map(own).collect();
-    let copy = data
-        .clone()
-        .into_builder()
-        .buffers(buffers)
-        .nulls(nulls)
-        .build();
-    // The same lengths and values as before: it cannot fail, and if it did the original would do.
-    copy.map_or_else(|_| Arc::clone(parent), make_array)
 }
 
 #[cfg(test)]

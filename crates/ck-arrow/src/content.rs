@@ -12,6 +12,7 @@ use ck_frame::Header;
 use crate::decode::{Dictionaries, Part, arrays};
 use crate::extent::extents;
 use crate::footer::{Footer, TRAILER_LEN, footer_len};
+use crate::footprint::Backing;
 use crate::hash::{Hashes, xxh3};
 use crate::head::Seal;
 use crate::index::{Block, Index};
@@ -98,6 +99,22 @@ impl Content {
         Source {
             entry: &*self.entry,
             start: self.start,
+        }
+    }
+
+    /// What decoded columns borrow.
+    pub(crate) fn backing(&self) -> Backing {
+        let is_compressed = |block: &Block| {
+            let message = Message::parse_flatbuffer(&block.inline).ok().flatten();
+            message.is_some_and(|message| message.compression.is_some())
+        };
+        if self.index.batches.iter().all(is_compressed) {
+            return Backing::Copied;
+        }
+        match self.entry.contiguous() {
+            Some(entry) if self.entry.is_mapped() => Backing::mapped(entry),
+            Some(entry) => Backing::heap(entry),
+            None => Backing::Pieces,
         }
     }
 

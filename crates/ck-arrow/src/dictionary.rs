@@ -12,7 +12,7 @@ use arrow_schema::{ArrowError, DataType, Schema};
 use arrow_select::concat::concat;
 use arrow_select::take::take;
 
-use crate::nested::{any_type, map_children};
+use crate::nested::{Own, any_type, map_children};
 use crate::spare::Spare;
 use crate::tidy::without_garbage;
 
@@ -94,7 +94,7 @@ impl Unifier {
                 // The keys are in range by construction; `try_new` checks it once more.
                 Ok(Arc::new(DictionaryArray::try_new(keys, values)?))
             }
-            _ => map_children(array, &mut |child| self.walk(child, false, next))
+            _ => map_children(array, Own::Shared, &mut |child| self.walk(child, false, next))
         )
     }
 

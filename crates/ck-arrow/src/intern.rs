@@ -1,21 +1,34 @@
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use arrow_schema::{Schema, SchemaRef};
+use arrow_schema::SchemaRef;
 
 use crate::Table;
+use crate::footprint::schema_bytes;
+
+/// Besides the schema: its place among the known ones, and what those who use it share.
+const OVERHEAD: usize = 128;
 
 /// Schemas that tables share.
 ///
 /// Equal schemas, metadata included, become one, which lives as long as somebody uses it. Each comes with
 /// a guard of the caller, dropped with it: what the schema is charged with.
 pub struct Interner<G> {
-    known: Mutex<HashMap<SchemaRef, Weak<Shared<G>>>>,
+    known: Mutex<Known<G>>,
+    hasher: RandomState,
 }
 
 /// The use of a shared schema; the last one takes the schema's guard with it.
 pub struct Interned<G>(Arc<Shared<G>>);
+
+/// By hash. Of two schemas with one hash, the later one is known.
+struct Known<G> {
+    schemas: HashMap<u64, Weak<Shared<G>>>,
+    /// From this many on, those that nobody uses are looked for.
+    prune_at: usize,
+}
 
 struct Shared<G> {
     schema: SchemaRef,
@@ -27,7 +40,11 @@ impl<G: Send + Sync + 'static> Interner<G> {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            known: Mutex::new(HashMap::new()),
+            known: Mutex::new(Known {
+                schemas: HashMap::new(),
+                prune_at: 64,
+            }),
+            hasher: RandomState::new(),
         }
     }
 
@@ -38,40 +55,50 @@ impl<G: Send + Sync + 'static> Interner<G> {
         table: Table,
         charge: impl FnOnce(u64) -> Option<G>,
     ) -> (Table, Option<Interned<G>>) {
-        let found = self.find(table.schema());
-        let interned = match found {
+        let hash = self.hasher.hash_one(table.schema());
+        let interned = match self.find(hash, table.schema()) {
             Some(interned) => interned,
             None => {
                 // Making room may take a while, and may drop other schemas: not under the lock.
-                let Some(guard) = charge(schema_bytes(table.schema())) else {
+                let bytes = schema_bytes(table.schema()) + OVERHEAD;
+                let Some(guard) = charge(bytes as u64) else {
                     return (table, None);
                 };
-                self.keep(table.schema(), guard)
+                self.keep(hash, table.schema(), guard)
             }
         };
         (table.with_equal_schema(&interned.0.schema), Some(interned))
     }
 
-    fn find(&self, schema: &SchemaRef) -> Option<Interned<G>> {
+    fn find(&self, hash: u64, schema: &SchemaRef) -> Option<Interned<G>> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(schema)?.upgrade().map(Interned)
+        known.find(hash, schema)
     }
 
-    fn keep(&self, schema: &SchemaRef, guard: G) -> Interned<G> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(shared) = known.get(schema).and_then(Weak::upgrade) {
-            // Somebody was quicker; their guard counts, and ours goes.
-            return Interned(shared);
-        }
-        if known.len() == known.capacity() {
-            known.retain(|_, shared| shared.strong_count() > 0);
-        }
+    fn keep(&self, hash: u64, schema: &SchemaRef, guard: G) -> Interned<G> {
         let shared = Arc::new(Shared {
             schema: Arc::clone(schema),
             _guard: guard,
         });
-        known.insert(Arc::clone(schema), Arc::downgrade(&shared));
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(quicker) = known.find(hash, schema) {
+            // Their guard counts, and ours goes: after the lock, which it may need.
+            drop(known);
+            return quicker;
+        }
+        if known.schemas.len() >= known.prune_at {
+            known.schemas.retain(|_, shared| shared.strong_count() > 0);
+            known.prune_at = 64.max(known.schemas.len() * 2);
+        }
+        known.schemas.insert(hash, Arc::downgrade(&shared));
         Interned(shared)
+    }
+}
+
+impl<G> Known<G> {
+    fn find(&self, hash: u64, schema: &SchemaRef) -> Option<Interned<G>> {
+        let shared = self.schemas.get(&hash)?.upgrade()?;
+        (shared.schema == *schema).then_some(Interned(shared))
     }
 }
 
@@ -97,14 +124,4 @@ impl<G> fmt::Debug for Interned<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Interned").field(&self.0.schema).finish()
     }
-}
-
-/// Bytes of the heap that a schema takes, as Arrow counts them.
-fn schema_bytes(schema: &Schema) -> u64 {
-    let metadata: usize = schema
-        .metadata()
-        .iter()
-        .map(|(name, value)| name.capacity() + value.capacity())
-        .sum();
-    (schema.fields().size() + metadata) as u64
 }

@@ -8,7 +8,8 @@
 //! - [`Encoder`] turns record batches into an entry, segment by segment, in bounded memory.
 //! - [`TableReader`] reads entries lazily: by batch, by column, by row range.
 //! - [`encode_ipc_stream`] and [`decode_ipc_stream`] are for tables inside other values.
-//! - [`retained_bytes`] and [`compact`] tell what batches keep in memory, and let go of the rest.
+//! - [`Table::heap_bytes`] and [`retained_bytes`] tell what tables keep in memory, [`Table::compacted`] and
+//!   [`compact`] let go of what they do not use, and an [`Interner`] has them share their schemas.
 //!
 //! The crate does not know where bytes live: it writes segments and reads any
 //! [`ck_core::EntryReader`].
@@ -44,15 +45,17 @@ mod reader;
 mod stream;
 mod window;
 
+mod footprint;
+
 mod compact;
 mod intern;
 mod ipc_stream;
 mod table;
-mod weight;
 
 pub use compact::compact;
 pub use compression::{Codec, Compression};
 pub use encode::{Encoded, Encoder};
+pub use footprint::retained_bytes;
 pub use intern::{Interned, Interner};
 pub use ipc_stream::{decode_ipc_stream, encode_ipc_stream};
 pub use layout::{BlockLayout, Layout, UnitLayout};
@@ -60,4 +63,3 @@ pub use options::EncodeOptions;
 pub use reader::{Batches, TableReader, Verification, Windows};
 pub use stream::TableStream;
 pub use table::Table;
-pub use weight::retained_bytes;

@@ -8,7 +8,7 @@ use arrow_array::{
     Array, ArrayRef, FixedSizeListArray, GenericListArray, GenericListViewArray, MapArray,
     OffsetSizeTrait, PrimitiveArray, RunArray, StructArray, UnionArray, make_array,
 };
-use arrow_buffer::{ArrowNativeType, OffsetBuffer, ScalarBuffer};
+use arrow_buffer::{ArrowNativeType, BooleanBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_data::ArrayDataBuilder;
 use arrow_schema::{ArrowError, DataType, FieldRef};
 
@@ -33,6 +33,33 @@ pub(crate) fn any_type(data_type: &DataType, found: &impl Fn(&DataType) -> bool)
         }
 }
 
+/// What becomes of the validity, offsets and types that a nested array has besides its children.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Own {
+    /// They stay where they are.
+    Shared,
+    /// They move to memory of their own, without what a slice left behind.
+    Copied,
+}
+
+impl Own {
+    fn nulls(self, nulls: Option<&NullBuffer>) -> Option<NullBuffer> {
+        match self {
+            Self::Shared => nulls.cloned(),
+            Self::Copied => nulls.filter(|nulls| nulls.null_count() > 0).map(|nulls| {
+                BooleanBuffer::collect_bool(nulls.len(), |row| nulls.is_valid(row)).into()
+            }),
+        }
+    }
+
+    fn values<T: ArrowNativeType>(self, values: &ScalarBuffer<T>) -> ScalarBuffer<T> {
+        match self {
+            Self::Shared => values.clone(),
+            Self::Copied => ScalarBuffer::from_iter(values.iter().copied()),
+        }
+    }
+}
+
 /// The same values in an array whose children went through `change`.
 ///
 /// Children are first cut to the rows that the parent really uses, so that `change` never works on
@@ -40,43 +67,44 @@ pub(crate) fn any_type(data_type: &DataType, found: &impl Fn(&DataType) -> bool)
 /// their values are not rows.
 pub(crate) fn map_children(
     array: &ArrayRef,
+    own: Own,
     change: &mut dyn FnMut(&ArrayRef) -> Result<ArrayRef, ArrowError>,
 ) -> Result<ArrayRef, ArrowError> {
     Ok(match array.data_type() {
-        DataType::Struct(fields) if !fields.is_empty() => {
+        DataType::Struct(fields) => {
             let parent = array.as_struct();
-            let children = parent
-                .columns()
-                .iter()
-                .map(change)
-                .collect::<Result<_, _>>()?;
-            Arc::new(StructArray::try_new(
+            let mut children = Vec::with_capacity(fields.len());
+            for child in parent.columns() {
+                children.push(change(child)?);
+            }
+            Arc::new(StructArray::try_new_with_length(
                 fields.clone(),
                 children,
-                parent.nulls().cloned(),
+                own.nulls(parent.nulls()),
+                parent.len(),
             )?)
         }
-        DataType::List(field) => list::<i32>(array, field, change)?,
-        DataType::LargeList(field) => list::<i64>(array, field, change)?,
-        DataType::ListView(field) => list_view::<i32>(array, field, change)?,
-        DataType::LargeListView(field) => list_view::<i64>(array, field, change)?,
+        DataType::List(field) => list::<i32>(array, field, own, change)?,
+        DataType::LargeList(field) => list::<i64>(array, field, own, change)?,
+        DataType::ListView(field) => list_view::<i32>(array, field, own, change)?,
+        DataType::LargeListView(field) => list_view::<i64>(array, field, own, change)?,
         DataType::Map(field, sorted) => {
             let parent = array.as_map();
-            let (offsets, first, len) = rebased(parent.offsets());
+            let (offsets, first, len) = rebased(parent.offsets(), own);
             let entries: ArrayRef = Arc::new(parent.entries().slice(first, len));
             let entries = change(&entries)?.as_struct().clone();
             Arc::new(MapArray::try_new(
                 field.clone(),
                 offsets,
                 entries,
-                parent.nulls().cloned(),
+                own.nulls(parent.nulls()),
                 *sorted,
             )?)
         }
         DataType::FixedSizeList(field, size) => {
             let parent = array.as_fixed_size_list();
             let values = change(parent.values())?;
-            let nulls = parent.nulls().cloned();
+            let nulls = own.nulls(parent.nulls());
             Arc::new(FixedSizeListArray::try_new_with_length(
                 field.clone(),
                 *size,
@@ -85,7 +113,7 @@ pub(crate) fn map_children(
                 parent.len(),
             )?)
         }
-        DataType::Union(..) => union(array, change)?,
+        DataType::Union(..) => union(array, own, change)?,
         DataType::RunEndEncoded(ends, _) => match ends.data_type() {
             DataType::Int16 => runs::<Int16Type>(array, change)?,
             DataType::Int32 => runs::<Int32Type>(array, change)?,
@@ -98,10 +126,13 @@ pub(crate) fn map_children(
 type Change<'a> = &'a mut dyn FnMut(&ArrayRef) -> Result<ArrayRef, ArrowError>;
 
 /// Offsets that start at zero, and the range of the child they speak of.
-fn rebased<O: OffsetSizeTrait>(offsets: &OffsetBuffer<O>) -> (OffsetBuffer<O>, usize, usize) {
+fn rebased<O: OffsetSizeTrait>(
+    offsets: &OffsetBuffer<O>,
+    own: Own,
+) -> (OffsetBuffer<O>, usize, usize) {
     let (first, last) = (offsets[0], offsets[offsets.len() - 1]);
     let len = (last - first).as_usize();
-    if first.as_usize() == 0 {
+    if first.as_usize() == 0 && own == Own::Shared {
         return (offsets.clone(), 0, len);
     }
     let moved: ScalarBuffer<O> = offsets.iter().map(|offset| *offset - first).collect();
@@ -111,12 +142,13 @@ fn rebased<O: OffsetSizeTrait>(offsets: &OffsetBuffer<O>) -> (OffsetBuffer<O>, u
 fn list<O: OffsetSizeTrait>(
     array: &ArrayRef,
     field: &FieldRef,
+    own: Own,
     change: Change<'_>,
 ) -> Result<ArrayRef, ArrowError> {
     let parent: &GenericListArray<O> = array.as_list();
-    let (offsets, first, len) = rebased(parent.offsets());
+    let (offsets, first, len) = rebased(parent.offsets(), own);
     let values = change(&parent.values().slice(first, len))?;
-    let nulls = parent.nulls().cloned();
+    let nulls = own.nulls(parent.nulls());
     Ok(Arc::new(GenericListArray::try_new(
         field.clone(),
         offsets,
@@ -128,6 +160,7 @@ fn list<O: OffsetSizeTrait>(
 fn list_view<O: OffsetSizeTrait>(
     array: &ArrayRef,
     field: &FieldRef,
+    own: Own,
     change: Change<'_>,
 ) -> Result<ArrayRef, ArrowError> {
     let parent: &GenericListViewArray<O> = array.as_list_view();
@@ -147,8 +180,8 @@ fn list_view<O: OffsetSizeTrait>(
         })
         .collect();
     let values = change(&parent.values().slice(first, last - first))?;
-    let nulls = parent.nulls().cloned();
-    let sizes = parent.sizes().clone();
+    let nulls = own.nulls(parent.nulls());
+    let sizes = own.values(parent.sizes());
     Ok(Arc::new(GenericListViewArray::try_new(
         field.clone(),
         offsets,
@@ -158,15 +191,17 @@ fn list_view<O: OffsetSizeTrait>(
     )?))
 }
 
-fn union(array: &ArrayRef, change: Change<'_>) -> Result<ArrayRef, ArrowError> {
+fn union(array: &ArrayRef, own: Own, change: Change<'_>) -> Result<ArrayRef, ArrowError> {
     let DataType::Union(fields, _) = array.data_type() else {
         return Ok(Arc::clone(array));
     };
     let parent = array.as_union();
     let Some(offsets) = parent.offsets() else {
-        let children = fields.iter().map(|(id, _)| change(parent.child(id)));
-        let children = children.collect::<Result<_, _>>()?;
-        let types = parent.type_ids().clone();
+        let mut children = Vec::with_capacity(fields.len());
+        for (id, _) in fields.iter() {
+            children.push(change(parent.child(id))?);
+        }
+        let types = own.values(parent.type_ids());
         return Ok(Arc::new(UnionArray::try_new(
             fields.clone(),
             types,
@@ -191,7 +226,7 @@ fn union(array: &ArrayRef, change: Change<'_>) -> Result<ArrayRef, ArrowError> {
         }
         children.push(change(&parent.child(id).slice(first, last - first))?);
     }
-    let types = parent.type_ids().clone();
+    let types = own.values(parent.type_ids());
     Ok(Arc::new(UnionArray::try_new(
         fields.clone(),
         types,

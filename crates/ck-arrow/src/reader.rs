@@ -11,6 +11,7 @@ use crate::content::Content;
 use crate::head::stale_seconds;
 use crate::layout::Layout;
 use crate::stream::TableStream;
+use crate::table::Table;
 use crate::window::STEP;
 
 /// When stored bytes are compared with their hashes.
@@ -263,6 +264,20 @@ impl TableReader {
             batches.push(self.batch(place).await?);
         }
         Ok(batches)
+    }
+
+    /// All of it as a table that knows what it borrows: its bytes are told apart into heap and mapped.
+    ///
+    /// # Memory
+    ///
+    /// As [`TableReader::read_all`].
+    ///
+    /// # Errors
+    ///
+    /// As [`TableReader::batch`].
+    pub async fn read_table(&self) -> Result<Table> {
+        let table = Table::new(self.schema(), self.read_all().await?)?;
+        Ok(table.decoded(self.content.backing()))
     }
 
     /// The record batches one after the other, for async code.

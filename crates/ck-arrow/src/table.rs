@@ -2,11 +2,10 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
-use bytes::Bytes;
 use ck_core::{Error, ErrorKind, Result};
 
-use crate::compact::compact;
-use crate::weight::{heap_bytes, retained_bytes};
+use crate::compact::compact_all;
+use crate::footprint::{Backing, table_bytes};
 
 /// A table in memory: record batches of one schema, possibly none. Clones share everything.
 ///
@@ -22,10 +21,18 @@ use crate::weight::{heap_bytes, retained_bytes};
 /// assert_eq!(empty.num_rows(), 0);
 /// # Ok::<(), ck_core::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Table {
     schema: SchemaRef,
     batches: Arc<Vec<RecordBatch>>,
+    backing: Backing,
+}
+
+/// Equal schemas and equal batches, wherever they lie.
+impl PartialEq for Table {
+    fn eq(&self, other: &Self) -> bool {
+        self.schema == other.schema && self.batches == other.batches
+    }
 }
 
 impl Table {
@@ -50,7 +57,13 @@ impl Table {
         Ok(Self {
             schema,
             batches: Arc::new(batches),
+            backing: Backing::Unknown,
         })
+    }
+
+    /// What a reader decoded.
+    pub(crate) fn decoded(self, backing: Backing) -> Self {
+        Self { backing, ..self }
     }
 
     /// The same table with another copy of its schema.
@@ -60,6 +73,7 @@ impl Table {
             Ok(batches) => Self {
                 schema: Arc::clone(schema),
                 batches: Arc::new(batches),
+                backing: self.backing,
             },
             // Equal schemas fit.
             Err(_) => self,
@@ -84,23 +98,46 @@ impl Table {
         Arc::unwrap_or_clone(self.batches)
     }
 
-    /// Bytes of heap memory that the table keeps alive, each allocation once, without its schema. What lies
-    /// in `mapping` is not heap.
+    /// Bytes of heap memory that the table keeps alive, each allocation once: buffers, arrays, batches and
+    /// their list, without the schema and without what is mapped.
+    ///
+    /// The whole of every buffer counts, not only the rows that the table shows. Of a table that was
+    /// [read](crate::TableReader::read_table) out of an entry in one piece, all of that piece counts.
     #[must_use]
-    pub fn heap_bytes(&self, mapping: Option<&Bytes>) -> u64 {
-        heap_bytes(&self.batches, mapping) as u64
+    pub fn heap_bytes(&self) -> u64 {
+        table_bytes(&self.schema, &self.batches, &self.backing).0 as u64
     }
 
-    /// The same rows in memory of their own where they retain much more than they use.
+    /// Bytes that the table keeps mapped: all of the entry that it was
+    /// [read](crate::TableReader::read_table) out of, if it borrows any of it.
+    #[must_use]
+    pub fn mapped_bytes(&self) -> u64 {
+        match &self.backing {
+            Backing::Mapped(_) => table_bytes(&self.schema, &self.batches, &self.backing).1 as u64,
+            _ => 0,
+        }
+    }
+
+    /// The same rows in memory of their own, if the table retains much more than it uses: more than a
+    /// quarter, and more than 4 KiB. Batches that share columns or dictionaries still do. What is mapped
+    /// stays where it is.
+    ///
+    /// # Memory
+    ///
+    /// Up to one copy of the rows, in exchange for what is let go.
     #[must_use]
     pub fn compacted(self) -> Self {
-        let compacted: Result<Vec<_>> = self.batches.iter().map(compact).collect();
-        match compacted {
-            Ok(batches) if retained_bytes(&batches) < retained_bytes(self.batches.iter()) => Self {
+        if matches!(self.backing, Backing::Mapped(_)) {
+            return self;
+        }
+        match compact_all(&self.batches) {
+            Ok(Some(batches)) => Self {
                 batches: Arc::new(batches),
+                backing: Backing::Unknown,
                 ..self
             },
-            _ => self,
+            // A type that Arrow cannot copy stays where it is.
+            Ok(None) | Err(_) => self,
         }
     }
 
@@ -119,6 +156,7 @@ impl From<RecordBatch> for Table {
         Self {
             schema: batch.schema(),
             batches: Arc::new(vec![batch]),
+            backing: Backing::Unknown,
         }
     }
 }

@@ -7,7 +7,7 @@ use arrow_array::{Array, ArrayRef, GenericByteViewArray};
 use arrow_schema::{ArrowError, DataType, UnionMode};
 
 use crate::measure::outlined;
-use crate::nested::{any_type, map_children};
+use crate::nested::{Own, any_type, map_children};
 use crate::spare::Spare;
 
 /// Whether arrays of this type can hold on to values that none of their rows show, in a way that the
@@ -38,7 +38,9 @@ pub(crate) fn without_garbage(array: &ArrayRef, spare: &Spare) -> Result<ArrayRe
         DataType::BinaryView => without_unused_bytes(array.as_binary_view(), spare),
         DataType::Dictionary(_, _) => Ok(Arc::clone(array)),
         data_type if can_hold_garbage(data_type) => {
-            map_children(array, &mut |child| without_garbage(child, spare))
+            map_children(array, Own::Shared, &mut |child| {
+                without_garbage(child, spare)
+            })
         }
         _ => Ok(Arc::clone(array)),
     }

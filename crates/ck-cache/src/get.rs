@@ -160,6 +160,6 @@ impl Shared {
     ) -> Result<Table> {
         let held = held_by_a_read(entry, reader).min(self.budget.limit());
         let _reservation = self.budget.reserve(held).await?;
-        Table::new(reader.schema(), reader.read_all().await?)
+        reader.read_table().await
     }
 }

@@ -181,19 +181,28 @@ impl Weigh for Held {
 }
 
 impl Form {
-    /// What a value keeps in memory, without its schema; `mapping` is the store's, if the value lies in one.
-    pub(crate) fn weight(self, content: &Content, mapping: Option<&Bytes>) -> Weight {
-        let mapped_bytes = mapping.map_or(0, |mapping| mapping.len() as u64);
-        let heap_bytes = match (self, content) {
-            (_, Content::Table(table)) => table.heap_bytes(mapping),
-            (_, Content::Bytes(_)) if mapping.is_some() => 0,
-            (_, Content::Bytes(bytes)) => bytes.len() as u64,
-            (Self::Value(form), Content::Value(value)) => (form.heap_bytes)(&**value),
-            _ => 0,
-        };
-        Weight {
-            heap_bytes,
-            mapped_bytes,
+    /// What a value keeps in memory, without its schema; `entry` is the store's memory that it lies in, if
+    /// the store handed that out, and whether that is mapped.
+    pub(crate) fn weight(self, content: &Content, entry: Option<(&Bytes, bool)>) -> Weight {
+        match (self, content, entry) {
+            (_, Content::Table(table), _) => Weight {
+                heap_bytes: table.heap_bytes(),
+                mapped_bytes: table.mapped_bytes(),
+            },
+            (_, Content::Bytes(_), Some((entry, true))) => Weight {
+                heap_bytes: 0,
+                mapped_bytes: entry.len() as u64,
+            },
+            (_, Content::Bytes(_), Some((entry, false))) => Weight::heap(entry.len() as u64),
+            (_, Content::Bytes(bytes), None) => Weight::heap(bytes.len() as u64),
+            (Self::Value(form), Content::Value(value), entry) => Weight {
+                heap_bytes: (form.heap_bytes)(&**value),
+                mapped_bytes: match entry {
+                    Some((entry, true)) => entry.len() as u64,
+                    _ => 0,
+                },
+            },
+            _ => Weight::default(),
         }
     }
 }

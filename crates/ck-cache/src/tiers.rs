@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use ck_arrow::TableReader;
 use ck_core::{Backend, EntryReader, Error, ErrorKind, Key, Outcome, Rejection, Result, complete};
 use ck_l1::{Insertion, Refusal, Weight};
@@ -121,8 +122,8 @@ impl Shared {
             Ok((content, life)) => {
                 stage("get", key, "decoded");
                 self.counters.store_reads.add(1);
-                let mapping = entry.contiguous().filter(|_| entry.is_mapped());
-                let held = self.hold(form, content, life, mapping);
+                let memory = entry.contiguous().map(|bytes| (bytes, entry.is_mapped()));
+                let held = self.hold(form, content, life, memory);
                 Ok(Lookup::Found(Arc::new(held)))
             }
             Err(error) if is_corrupt(&error) => {
@@ -188,26 +189,27 @@ impl Shared {
         form: Form,
         content: Content,
         life: Life,
-        mapping: Option<&bytes::Bytes>,
+        entry: Option<(&Bytes, bool)>,
     ) -> Held {
         let Some(l1) = &self.l1 else {
             return Held::new(content, life);
         };
-        let mut schema = None;
+        let (mut schema, mut uncharged) = (None, 0);
         let content = match content {
             Content::Table(table) => {
-                let table = match mapping {
-                    Some(_) => table,
-                    None => table.compacted(),
-                };
-                let (table, interned) = self.schemas.intern(table, |bytes| l1.charge(bytes));
+                let (table, interned) = self.schemas.intern(table.compacted(), |bytes| {
+                    let charge = l1.charge(bytes);
+                    uncharged = if charge.is_some() { 0 } else { bytes };
+                    charge
+                });
                 schema = interned;
                 Content::Table(table)
             }
             content => content,
         };
         let mut held = Held::new(content, life);
-        held.weight = form.weight(&held.content, mapping);
+        held.weight = form.weight(&held.content, entry);
+        held.weight.heap_bytes += uncharged;
         held.schema = schema;
         held
     }
