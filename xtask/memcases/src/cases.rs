@@ -1,6 +1,7 @@
 //! The stages that are measured.
 
 mod command;
+mod process;
 mod put;
 mod read;
 mod selftest;
@@ -96,6 +97,11 @@ pub(crate) const CASES: &[Case] = &[
     first("ck-large-batches-views", |s| {
         command::put_large_batches(s, tables::views)
     }),
+    first("l1-slices", process::slices),
+    first("l1-empty", process::empty),
+    first("l1-cycles", process::cycles),
+    first("l1-cycles-zstd-strings", process::cycles_of_strings),
+    first("load-shared", process::load),
     first("selftest-nothing", selftest::nothing),
     first("selftest-buffering", selftest::buffering),
 ];

@@ -1,0 +1,200 @@
+//! The in-process tier.
+
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
+use ck_cache::blocking::Cache;
+use ck_cache::{LoadOptions, PutOptions, Table};
+
+use super::{Setting, TABLE, ZSTD};
+use crate::probe::{Metrics, Probe};
+use crate::rss::{Resident, Status};
+use crate::{Result, heap, tables};
+
+const MIB: u64 = 1 << 20;
+
+/// Keeps one row each of large batches: 200 of 48 MiB at the smallest size, fewer of larger ones then.
+pub(super) fn slices(setting: &Setting) -> Result<Metrics> {
+    let rows = usize::try_from(setting.bytes * 3 / 4 / (8 * 8))?;
+    let slices = 200 * 64 * MIB / setting.bytes;
+    let cache = ck_cache::Cache::in_process(64 * MIB).blocking();
+    let keep = |n: u64| -> Result<()> {
+        #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+        let columns = (0..8).map(|c| {
+            let column: ArrayRef = Arc::new(Float64Array::from(vec![n as f64; rows]));
+            (format!("c{c}"), column)
+        });
+        let batch = RecordBatch::try_from_iter(columns)?;
+        let row = Table::from(batch.slice(rows / 2, 1));
+        cache
+            .put_table(format!("row {n}"), &row, &PutOptions::new())?
+            .stored()?;
+        Ok(())
+    };
+    keep(slices)?;
+    let before = settled()?;
+    (0..slices).try_for_each(keep)?;
+    let metrics = left(before)?;
+    for n in 0..slices {
+        let found = cache.get_table(format!("row {n}"))?.ok_or("a miss")?;
+        if found.num_rows() != 1 {
+            return Err("not the row that was kept".into());
+        }
+    }
+    Ok(metrics)
+}
+
+/// Keeps empty results, each with an equal schema of its own: a million at 256 MiB.
+pub(super) fn empty(setting: &Setting) -> Result<Metrics> {
+    let count = setting.bytes / MIB * 1_000_000 / 256;
+    let cache = ck_cache::Cache::in_process(64 << 30).blocking();
+    let options = PutOptions::new();
+    let before = settled()?;
+    for n in 0..count {
+        let result = Table::from(no_rows()?);
+        cache
+            .put_table(format!("query {n}"), &result, &options)?
+            .stored()?;
+    }
+    let mut metrics = left(before)?;
+    let charged = cache.stats().l1.ok_or("no tier")?.bytes;
+    add_ratio(&mut metrics, "rss_ratio", "left", charged);
+    if cache
+        .get_table("query 1")?
+        .is_none_or(|found| found.num_rows() != 0)
+    {
+        return Err("not the result that was kept".into());
+    }
+    Ok(metrics)
+}
+
+/// Puts, gets and lets go of a table, a hundred times (less often above 256 MiB).
+pub(super) fn cycles(setting: &Setting) -> Result<Metrics> {
+    // The next table makes the one before it go.
+    let cache = ck_cache::Cache::in_process(setting.bytes * 3 / 2).blocking();
+    churn(setting, &cache, |bytes| {
+        let rows = usize::try_from(bytes / 64)?;
+        let columns = (0..8).map(|c| {
+            let column: ArrayRef = Arc::new(Int64Array::from(vec![c; rows]));
+            (format!("c{c}"), column)
+        });
+        Ok(vec![RecordBatch::try_from_iter(columns)?])
+    })
+}
+
+/// As [`cycles`], with a store behind that has to decompress what is asked for, and tables of many sizes of
+/// buffers.
+pub(super) fn cycles_of_strings(setting: &Setting) -> Result<Metrics> {
+    let store = ck_cache::open_store(&setting.url())?;
+    let cache = ck_cache::Cache::builder(store).l1_bytes(setting.bytes * 3 / 2);
+    churn(setting, &cache.build().blocking(), tables::strings)
+}
+
+fn churn(setting: &Setting, cache: &Cache, make: tables::Make) -> Result<Metrics> {
+    let cycles = (100 * 256 * MIB / setting.bytes).min(100);
+    let has_store = cache.backend().is_ok();
+    // What is compressed takes a core a while.
+    let cycles = if has_store { cycles / 5 } else { cycles };
+    let options = PutOptions::new().with_compression(ZSTD);
+    let before = settled()?;
+    for n in 0..cycles {
+        let batches = make(setting.bytes)?;
+        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        let table = Table::new(batches[0].schema(), batches)?;
+        cache
+            .put_table(format!("table {n}"), &table, &options)?
+            .stored()?;
+        drop(table);
+        let found = cache.get_table(format!("table {n}"))?.ok_or("a miss")?;
+        if found.num_rows() != rows as u64 {
+            return Err("not the table that was put".into());
+        }
+        if has_store && n > 0 {
+            // Gone from the process, not from the store.
+            let older = cache
+                .get_table(format!("table {}", n - 1))?
+                .ok_or("a miss")?;
+            drop(older);
+            cache.remove(format!("table {}", n - 1))?;
+        }
+    }
+    for n in 0..cycles {
+        cache.remove(format!("table {n}"))?;
+    }
+    left(before)
+}
+
+/// A thousand tasks ask for a table that nobody has yet.
+pub(super) fn load(setting: &Setting) -> Result<Metrics> {
+    const TASKS: usize = 1000;
+    let store = ck_cache::open_store(&setting.url())?;
+    let cache = ck_cache::Cache::builder(store)
+        .l1_bytes(setting.bytes * 3 / 2)
+        .memory_budget_bytes(setting.bytes * 3)
+        .build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().build()?;
+    let bytes = setting.bytes;
+    let loads = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let probe = Probe::start()?;
+    let rows = runtime.block_on(async {
+        let tasks: Vec<_> = (0..TASKS)
+            .map(|_| {
+                let (cache, loads) = (cache.clone(), Arc::clone(&loads));
+                tokio::spawn(async move {
+                    let options = LoadOptions::new();
+                    let load = move || async move {
+                        loads.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                        let batches = tables::numeric(bytes).map_err(|e| e.to_string())?;
+                        let schema = batches[0].schema();
+                        let table = Table::new(schema, batches).map_err(|e| e.to_string())?;
+                        Ok::<_, String>(Some(table))
+                    };
+                    cache.get_or_load_table(TABLE, &options, load).await
+                })
+            })
+            .collect();
+        // Everybody holds on to what they got.
+        let mut held = Vec::with_capacity(TASKS);
+        for task in tasks {
+            held.push(task.await??.ok_or("a miss")?);
+        }
+        Ok::<_, crate::Error>(held.iter().map(Table::num_rows).sum::<u64>())
+    })?;
+    let mut metrics = probe.stop()?;
+    let loads = loads.load(std::sync::atomic::Ordering::SeqCst);
+    if loads != 1 || !rows.is_multiple_of(TASKS as u64) {
+        return Err(format!("{loads} loads, {rows} rows").into());
+    }
+    add_ratio(&mut metrics, "heap_ratio", "heap", setting.bytes);
+    Ok(metrics)
+}
+
+/// A result of no rows, as a query gives it.
+fn no_rows() -> Result<RecordBatch> {
+    let columns: [(&str, ArrayRef); 3] = [
+        ("id", Arc::new(Int64Array::from(Vec::<i64>::new()))),
+        ("name", Arc::new(StringArray::from(Vec::<&str>::new()))),
+        ("price", Arc::new(Float64Array::from(Vec::<f64>::new()))),
+    ];
+    Ok(RecordBatch::try_from_iter(columns)?)
+}
+
+fn settled() -> Result<Resident> {
+    heap::trim();
+    Ok(Status::own()?.read().ok_or("no status of this process")?)
+}
+
+/// What is resident beyond what was, without the help of [`heap::trim`].
+fn left(before: Resident) -> Result<Metrics> {
+    let now = Status::own()?.read().ok_or("no status of this process")?;
+    let mut metrics = Metrics::new();
+    metrics.insert("left".to_owned(), now.all.saturating_sub(before.all).into());
+    Ok(metrics)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a ratio with three digits")]
+fn add_ratio(metrics: &mut Metrics, name: &str, of: &str, to: u64) {
+    let part = metrics.get(of).and_then(serde_json::Value::as_f64);
+    let ratio = part.unwrap_or(f64::NAN) / to as f64;
+    metrics.insert(name.to_owned(), ratio.into());
+}
