@@ -27,7 +27,7 @@ use crate::error::damaged;
 use envelope::Envelope;
 
 #[cfg(feature = "messagepack")]
-pub use json::{from_json, to_json};
+pub use json::{from_json, from_json_text, to_json};
 
 /// The client refuses more bytes than this, compressed or not.
 const MAX_BYTES: u64 = 512 << 20;

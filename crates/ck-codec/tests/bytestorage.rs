@@ -2,7 +2,7 @@
 #![cfg(feature = "messagepack")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use ck_codec::bytestorage::{decode, encode, from_json, to_json};
+use ck_codec::bytestorage::{decode, encode, from_json, from_json_text, to_json};
 use ck_core::ErrorKind;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -140,6 +140,48 @@ fn numbers_are_exact_and_written_short() {
     // Order is kept.
     let ordered = to_json(b"\x82\xa1b\x01\xa1a\x02").unwrap();
     assert_eq!(ordered.to_string(), r#"{"b":1,"a":2}"#);
+}
+
+#[test]
+fn integers_of_json_text_are_exact_or_refused() {
+    for text in [
+        "0",
+        "-0",
+        "18446744073709551615",
+        "-9223372036854775808",
+        "1e30",
+        "123456789012345678901234567890.0",
+        r#"{"123456789012345678901": "\"123456789012345678901\\", "a": [1, -1]}"#,
+    ] {
+        let document = from_json_text(text.as_bytes()).unwrap();
+        let value: Value = serde_json::from_str(text).unwrap();
+        assert_eq!(document, from_json(&value).unwrap(), "{text}");
+    }
+    for (text, context) in [
+        (
+            "18446744073709551616",
+            "number: 18446744073709551616, line: 1, column: 1",
+        ),
+        (
+            "[1,\n-9223372036854775809]",
+            "number: -9223372036854775809, line: 2, column: 1",
+        ),
+        (r#"{"\"":99999999999999999999}"#, "column: 7"),
+    ] {
+        let error = from_json_text(text.as_bytes()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misuse);
+        assert!(error.to_string().contains(context), "{error}");
+    }
+    for text in ["", "{", "nan", "1 2", "\"\\ud800\"", "\u{feff}1"] {
+        let error = from_json_text(text.as_bytes()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misuse);
+        assert!(error.to_string().contains("line 1 column"), "{error}");
+    }
+    let deep = "[".repeat(100_000);
+    assert_eq!(
+        from_json_text(deep.as_bytes()).unwrap_err().kind(),
+        ErrorKind::Misuse
+    );
 }
 
 #[test]

@@ -38,6 +38,99 @@ pub fn from_json(value: &Value) -> Result<Vec<u8>> {
     to_vec(value)
 }
 
+/// The MessagePack document of a JSON text.
+///
+/// As [`from_json`], but no integer is rounded: read into a [`Value`], one beyond 64 bits is a float.
+///
+/// # Memory
+///
+/// The value as a tree, which has many times the size of a text that is full of small numbers.
+///
+/// # Errors
+///
+/// [`Misuse`](ck_core::ErrorKind::Misuse) with line and column for text that is not JSON, for integers
+/// beyond 64 bits, and as [`from_json`].
+pub fn from_json_text(text: &[u8]) -> Result<Vec<u8>> {
+    let value: Value = serde_json::from_slice(text)
+        .map_err(|error| misuse("the text is not JSON").with_source(error))?;
+    if let Some(start) = integer_beyond_64_bits(text) {
+        let (before, number) = text.split_at(start);
+        let line_start = before.iter().rposition(|byte| *byte == b'\n');
+        return Err(misuse(
+            "an integer has more than 64 bits; write it as text, or as a float, such as 1.0e30",
+        )
+        .with("number", shown(number))
+        .with(
+            "line",
+            before.iter().filter(|byte| **byte == b'\n').count() + 1,
+        )
+        .with(
+            "column",
+            start - line_start.map_or(0, |newline| newline + 1) + 1,
+        ));
+    }
+    from_json(&value)
+}
+
+/// Where the first integer of a valid JSON text starts that neither `i64` nor `u64` holds.
+fn integer_beyond_64_bits(text: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'"' => at += string_len(&text[at..]),
+            b'-' | b'0'..=b'9' => {
+                let number = number(&text[at..]);
+                if !fits(number) {
+                    return Some(at);
+                }
+                at += number.len();
+            }
+            _ => at += 1,
+        }
+    }
+    None
+}
+
+/// The bytes of the string that `text` starts with, quotes included.
+fn string_len(text: &[u8]) -> usize {
+    let mut at = 1;
+    loop {
+        match text.get(at) {
+            Some(b'\\') => at += 2,
+            None | Some(b'"') => return at + 1,
+            Some(_) => at += 1,
+        }
+    }
+}
+
+/// The number that `text` starts with.
+fn number(text: &[u8]) -> &[u8] {
+    let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+    let len = text.iter().position(|byte| !is_part(byte));
+    &text[..len.unwrap_or(text.len())]
+}
+
+/// Whether a number is no integer, or one of 64 bits.
+fn fits(number: &[u8]) -> bool {
+    let is_float = number.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E'));
+    // Whatever has up to 18 digits fits.
+    is_float || number.len() <= 18 || {
+        let text = std::str::from_utf8(number).unwrap_or_default();
+        text.parse::<i64>().is_ok() || text.parse::<u64>().is_ok()
+    }
+}
+
+/// The number that `text` starts with, shortened to what a message can show.
+fn shown(text: &[u8]) -> String {
+    const MOST: usize = 40;
+    let number = number(text);
+    let start = String::from_utf8_lossy(&number[..number.len().min(MOST)]).into_owned();
+    match number.len() {
+        ..=MOST => start,
+        digits => format!("{start}… of {digits} digits"),
+    }
+}
+
 /// How many of `left` levels are over; `None` when there are more.
 fn depth(value: &Value, left: usize) -> Option<()> {
     let left = left.checked_sub(1)?;
