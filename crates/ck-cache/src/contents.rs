@@ -118,11 +118,26 @@ async fn python_document(header: &Header, payload: &Bytes) -> Result<Option<Byte
 
 /// Header and payload of a whole entry, unchecked.
 pub(crate) async fn read_payload(entry: &dyn EntryReader) -> Result<Frame> {
-    let bytes = match entry.contiguous() {
-        Some(bytes) => bytes.clone(),
-        None => entry.read(0..entry.len()).await?,
-    };
-    Ok(ck_frame::read(&bytes)?)
+    if let Some(bytes) = entry.contiguous() {
+        return Ok(ck_frame::read(bytes)?);
+    }
+    let mut wanted = entry.len().min(LISTED_HEAD_BYTES as u64);
+    while wanted < entry.len() {
+        let head = entry.read(0..wanted).await?;
+        match ck_frame::probe(&head, entry.len())? {
+            Probe::NeedBytes(more) => wanted = more,
+            Probe::Ready(Envelope::V3 {
+                header,
+                payload_offset,
+            }) => {
+                // Read apart from the header, it starts where what it holds is aligned.
+                let payload = entry.read(payload_offset..entry.len()).await?;
+                return Ok(Frame { header, payload });
+            }
+            Probe::Ready(Envelope::Legacy) => break,
+        }
+    }
+    Ok(ck_frame::read(&entry.read(0..entry.len()).await?)?)
 }
 
 /// The header of an entry that this project wrote, of any kind; `None` for others and for damaged ones.

@@ -36,7 +36,7 @@ pub(crate) struct ValueForm {
     type_id: TypeId,
     /// `None`: such values never leave the process.
     pub(crate) codec: Option<CacheCodec>,
-    heap_bytes: fn(&(dyn Any + Send + Sync)) -> u64,
+    heap_bytes: fn(&(dyn Any + Send + Sync), mapping: Option<&Bytes>) -> u64,
 }
 
 impl ValueForm {
@@ -44,7 +44,11 @@ impl ValueForm {
         Self {
             type_id: TypeId::of::<K::Value>(),
             codec: key.codec(),
-            heap_bytes: |value| value.downcast_ref::<K::Value>().map_or(0, K::heap_bytes),
+            heap_bytes: |value, mapping| match (value.downcast_ref::<K::Value>(), mapping) {
+                (Some(value), Some(mapping)) => K::heap_bytes_outside(value, mapping),
+                (Some(value), None) => K::heap_bytes(value),
+                (None, _) => 0,
+            },
         }
     }
 }
@@ -188,7 +192,7 @@ impl Form {
             (_, Content::Table(table)) => table.heap_bytes(mapping),
             (_, Content::Bytes(_)) if mapping.is_some() => 0,
             (_, Content::Bytes(bytes)) => bytes.len() as u64,
-            (Self::Value(form), Content::Value(value)) => (form.heap_bytes)(&**value),
+            (Self::Value(form), Content::Value(value)) => (form.heap_bytes)(&**value, mapping),
             _ => 0,
         };
         Weight {

@@ -1,5 +1,7 @@
 use std::borrow::Cow;
 
+use bytes::Bytes;
+
 use crate::codec::CacheCodec;
 
 /// A key that knows the type of its value.
@@ -48,8 +50,18 @@ pub trait CacheKey {
     /// The bytes on the heap that live as long as the value: what the in-process tier charges for it,
     /// beyond key and overhead. An allocation shared by parts of the value counts once, with its
     /// capacity rather than its length. Buffers that a value borrows from stored bytes count as well: it
-    /// keeps them.
+    /// keeps them. Where those are a mapping, [`CacheKey::heap_bytes_outside`] is asked instead.
     ///
     /// There is no default: a value that is charged too little breaks the budget of the tier.
     fn heap_bytes(value: &Self::Value) -> u64;
+
+    /// As [`CacheKey::heap_bytes`], for a value that was decoded out of `mapping`, a file mapped into the
+    /// process: what it borrows from there is no memory of the process and does not count.
+    ///
+    /// Asked when a store that maps has handed out the value. By default all of the value counts, which is
+    /// too much for one that borrows: the in-process tier then keeps fewer of them.
+    fn heap_bytes_outside(value: &Self::Value, mapping: &Bytes) -> u64 {
+        let _ = mapping;
+        Self::heap_bytes(value)
+    }
 }
