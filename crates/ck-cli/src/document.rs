@@ -6,9 +6,9 @@ use std::path::Path;
 
 use bytes::Bytes;
 use ck_cache::{Error, Key};
-use ck_codec::bytestorage;
+use ck_codec::bytestorage::{self, Json};
 use ck_frame::Header;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::failure::Failure;
 use crate::output;
@@ -27,7 +27,7 @@ const MAX_RECORDED_KEY: usize = 1024;
 /// The header is what the client writes, and the key for listings, which the client ignores.
 pub(crate) fn entry(key: &Key, file: &Path) -> Result<(Bytes, Bytes), Failure> {
     let cannot = |why: Error| Failure::other(format_args!("cannot store {}: {why}", name(file)));
-    let document = bytestorage::from_json_text(&read_text(file)?).map_err(cannot)?;
+    let document = bytestorage::from_json(&read_text(file)?).map_err(cannot)?;
     let payload = bytestorage::encode(&document).map_err(cannot)?;
     let mut header = Header::new("default")
         .with_metadata("format", "msgpack")
@@ -42,10 +42,8 @@ pub(crate) fn entry(key: &Key, file: &Path) -> Result<(Bytes, Bytes), Failure> {
 }
 
 /// Writes a value as one line of JSON to a file, or standard output for `-` and for none.
-pub(crate) fn write_json(output: Option<&Path>, value: &Value) -> Result<(), Failure> {
-    let mut line = value.to_string();
-    line.push('\n');
-    output::write_bytes(output.unwrap_or(Path::new("-")), line.as_bytes())
+pub(crate) fn write_json(output: Option<&Path>, value: Json<'_>) -> Result<(), Failure> {
+    output::write_line(output.unwrap_or(Path::new("-")), value)
 }
 
 fn read_text(file: &Path) -> Result<Vec<u8>, Failure> {

@@ -23,9 +23,9 @@ pub(crate) fn run(args: &DecodeArgs) -> Result<(), Failure> {
     let named = |failure| named(failure, &args.file);
     let contents = block_on(read_entry(Arc::new(file), Verification::OnTouch));
     match contents.map_err(|error| named(error.into()))? {
-        Contents::MessagePack(value) => {
-            let value = bytestorage::to_json(&value).map_err(|error| named(error.into()))?;
-            document::write_json(args.output.as_deref(), &value)
+        Contents::MessagePack(document) => {
+            let value = bytestorage::to_json(&document).map_err(|error| named(error.into()))?;
+            document::write_json(args.output.as_deref(), value)
         }
         Contents::Bytes { serializer, bytes } => match &args.output {
             None => preview::print_bytes(bytes.len(), Some(&serializer)),

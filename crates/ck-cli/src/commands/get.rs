@@ -1,10 +1,10 @@
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ck_cache::blocking::{Cache, CachedTable};
 use ck_cache::{Contents, Error, ErrorKind, Key, read_entry};
 use ck_codec::bytestorage;
 use ck_core::block_on;
-use serde_json::Value;
 
 use crate::args::{GetArgs, Selection};
 use crate::failure::{Failure, Status};
@@ -74,23 +74,26 @@ pub(crate) fn select(table: CachedTable, selection: &Selection) -> Result<Cached
 
 /// An entry that is no table.
 fn no_table(cache: &Cache, args: &GetArgs, error: Error) -> Result<(), Failure> {
-    let Some(value) = python_value(cache, args)? else {
+    let Some(document) = python_document(cache, args)? else {
         return bytes(cache, args, error);
     };
     refuse_selection(args, document::KIND)?;
-    document::write_json(args.output.as_deref(), &value)
+    document::write_json(args.output.as_deref(), bytestorage::to_json(&document)?)
 }
 
 /// A value of the Python client's default serializer; `None` when the entry is something else.
-fn python_value(cache: &Cache, args: &GetArgs) -> Result<Option<Value>, Failure> {
+fn python_document(cache: &Cache, args: &GetArgs) -> Result<Option<Bytes>, Failure> {
     let key = Key::from(args.key.as_str());
     let Some(entry) = block_on(cache.backend()?.open(&key))? else {
         return Err(Failure::miss(&args.key));
     };
     let read = async {
         match read_entry(Arc::clone(&entry), args.verification).await? {
-            Contents::MessagePack(document) => bytestorage::to_json(&document).map(Some),
-            Contents::Table(_) | Contents::Bytes { .. } => Ok(None),
+            Contents::MessagePack(document) => {
+                bytestorage::to_json(&document)?;
+                Ok(Some(document))
+            }
+            Contents::Table(_) | Contents::Bytes { .. } => Ok::<_, Error>(None),
         }
     };
     match block_on(read) {
