@@ -1,5 +1,6 @@
 """Each side reads what the other writes, sees its expiry, its touches and its deletions."""
 
+import datetime
 import json
 import struct
 import tempfile
@@ -11,7 +12,9 @@ import pandas as pd
 import pyarrow as pa
 from cachekit import cache
 from cachekit.serializers.arrow_serializer import ArrowSerializer
-from sides import COMPRESSIONS, CORRUPT, MISS, Ck, Python
+from cachekit.serializers.standard_serializer import StandardSerializer
+from cachekit.serializers.wrapper import SerializationWrapper
+from sides import COMPRESSIONS, CORRUPT, MISS, OTHER, Ck, Python
 from tables import all_tables, multiindex_frame, numeric, same, strings, wide
 
 
@@ -161,6 +164,111 @@ class Removal(Interop):
         self.assert_same(self.ck.read("by python"), wide(1 << 20))
         self.ck.write("by ck 0", numeric(), "none")
         self.assert_same(self.python.read("by ck 0"), numeric())
+
+
+class Values(Interop):
+    """Values of the default serializer: MessagePack there, JSON here."""
+
+    values = (
+        [0, 1, -1, 127, 128, 2**32, 2**63 - 1, -(2**63), 2**64 - 1]
+        + [1.5, -0.0, 0.1, 1e300, 5e-324, None, True, False, [], {}, [1, [2, [3]]]]
+        + ["", "text", "ü漢\0\"\\\n", "x" * 300_000, *("a" * length for length in (31, 32, 255, 256, 2**16))]
+        + [{"b": 1, "a": {"c": [1, 2, 3]}}, list(range(100_000)), {f"k{i}": i / 7 for i in range(1000)}]
+        + [[{"__datetime__": False, "value": 1}], {"": None, "ключ": "鍵"}]
+    )
+
+    def test_ck_prints_what_python_writes(self):
+        for value in self.values:
+            for checked in (True, False):
+                with self.subTest(repr(value)[:40], checked=checked):
+                    self.python.write_value("key", value, checked=checked)
+                    self.assertEqual(repr(self.ck.read_json("key")), repr(value))
+                    path = self.ck.scratch / "out.json"
+                    self.ck.done("get", "key", "-o", path)
+                    self.assertEqual(repr(json.loads(path.read_text())), repr(value))
+                    self.ck.done("verify", "key")
+
+    def test_python_reads_what_ck_writes(self):
+        for value in self.values:
+            for text in (json.dumps(value), json.dumps(value, ensure_ascii=False, indent=1)):
+                with self.subTest(text[:40]):
+                    self.ck.write_json("key", text)
+                    self.assertEqual(repr(self.python.read_value("key")), repr(value))
+                    self.assertEqual(repr(self.ck.read_json("key")), repr(value))
+
+    def test_both_write_the_same_payload_and_metadata(self):
+        for value in self.values:
+            with self.subTest(repr(value)[:40]):
+                self.python.write_value("key", value)
+                theirs = SerializationWrapper.unwrap(self.python.backend.get("key"))
+                self.ck.write_json("key", json.dumps(value))
+                ours = SerializationWrapper.unwrap(self.python.backend.get("key"))
+                self.assertEqual(ours[1:], theirs[1:])
+                self.assertEqual(bytes(ours[0])[-16:], bytes(theirs[0])[-16:])
+                self.assertEqual(StandardSerializer().deserialize(ours[0]), value)
+
+    def test_dates_and_times_go_both_ways(self):
+        when = datetime.datetime(2025, 11, 14, 10, 30, tzinfo=datetime.timezone.utc)
+        value = {"when": when, "on": when.date(), "at": [when.time()]}
+        self.python.write_value("key", value)
+        text = self.ck.done("get", "key")
+        self.assertEqual(json.loads(text)["on"], {"__date__": True, "value": "2025-11-14"})
+        self.ck.write_json("other", text)
+        self.assertEqual(self.python.read_value("other"), value)
+
+    def test_what_json_does_not_have_is_an_error(self):
+        for value in (b"bytes", [b"bytes"], {1: 2}, float("nan"), float("inf")):
+            with self.subTest(repr(value)):
+                self.python.write_value("key", value)
+                result = self.ck.run("get", "key")
+                self.assertEqual((result.returncode, result.stdout), (OTHER, ""))
+                self.assertIn("cannot be written as JSON", result.stderr)
+                self.assertEqual(self.entries(), [self.python.path("key").name])
+
+    def test_integers_that_python_has_and_messagepack_has_not_are_refused_by_both(self):
+        for value in (2**64, -(2**63) - 1):
+            with self.assertRaises(Exception):
+                self.python.write_value("key", value)
+            result = self.ck.run("put", "key", "--json", "-", text=json.dumps([value]))
+            self.assertEqual(result.returncode, OTHER)
+            self.assertIn(str(value), result.stderr)
+        self.assertEqual(self.entries(), [])
+
+    def test_each_sees_the_expiry_that_the_other_sets(self):
+        self.ck.write_json("by ck", "1", "--ttl", "1h")
+        self.assertIn(self.python.ttl("by ck"), range(3590, 3601))
+        self.python.write_value("by python", 1, ttl=7200)
+        expiry = json.loads(self.ck.done("stat", "by python", "--json"))["expires_unix_seconds"]
+        self.assertIn(expiry - int(time.time()), range(7190, 7201))
+
+    def test_a_damaged_value_is_served_by_neither(self):
+        for write in (self.python.write_value, lambda key, value: self.ck.write_json(key, json.dumps(value))):
+            write("key", "some text")
+            path = self.python.path("key")
+            damaged = path.read_bytes().replace(b"some", b"sane")
+            path.write_bytes(damaged)
+            self.assertEqual(self.ck.run("verify", "key").returncode, CORRUPT)
+            with self.assertRaisesRegex(Exception, "integrity"):
+                self.python.read_value("key")
+            result = self.ck.run("get", "key")
+            self.assertEqual((result.returncode, result.stdout), (MISS, ""))
+            self.assertEqual(self.entries(), [])
+
+    def test_a_decorated_function_and_ck_take_what_the_other_stored(self):
+        for options in ({}, {"serializer": StandardSerializer()}):
+            with self.subTest(**options):
+                keys = self.python.backend.keys
+                keys.clear()
+
+                @cache(backend=self.python.backend, ttl=600, l1_enabled=False, **options)
+                def function():
+                    return {"made": "by the function"}
+
+                function()
+                self.assertEqual(self.ck.read_json(keys[0]), {"made": "by the function"})
+                self.ck.write_json(keys[0], '{"made": "by ck"}')
+                # A value of a serializer given as an object is recorded under another name.
+                self.assertEqual(function(), {"made": "by the function" if options else "by ck"})
 
 
 class Decorator(Interop):

@@ -1,6 +1,7 @@
 """The two sides: the Python client, put together from its public pieces, and the `ck` command."""
 
 import asyncio
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -45,6 +46,17 @@ class Python:
         handle = self.backend.get_buffer(key)
         return None if handle is None else _decode(handle.view)
 
+    def write_value(self, key: str, value, ttl: int | None = None, checked: bool = True) -> None:
+        """By the default serializer."""
+        handler = CacheSerializationHandler(enable_integrity_checking=checked)
+        self.backend.set(key, handler.serialize_data(value, cache_key=key), ttl)
+
+    def read_value(self, key: str):
+        """By the default serializer; what must be there."""
+        value = self.backend.get(key)
+        assert value is not None, "a miss"
+        return CacheSerializationHandler().deserialize_data(value, cache_key=key)
+
     def ttl(self, key: str) -> int | None:
         return asyncio.run(self.backend.get_ttl(key))
 
@@ -88,13 +100,14 @@ class Ck:
         self.store = f"file:{directory}"
         self.scratch = scratch
 
-    def run(self, *args: str) -> subprocess.CompletedProcess:
+    def run(self, *args: str, text: str = "") -> subprocess.CompletedProcess:
+        """With `text` on standard input."""
         command = [os.environ["CK"], "--store", self.store, *map(str, args)]
-        return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120)
+        return subprocess.run(command, capture_output=True, text=True, input=text, timeout=120)
 
-    def done(self, *args: str) -> str:
+    def done(self, *args: str, text: str = "") -> str:
         """Runs what must succeed; what it printed."""
-        result = self.run(*args)
+        result = self.run(*args, text=text)
         assert result.returncode == DONE, f"{result.args}: {result.returncode}\n{result.stderr}"
         return result.stdout
 
@@ -103,6 +116,12 @@ class Ck:
         with pa.ipc.new_file(path, table.schema) as writer:
             writer.write_table(table)
         self.done("put", key, path, "--compression", compression, *(("--ttl", ttl) if ttl else ()))
+
+    def write_json(self, key: str, text: str, *options: str) -> None:
+        self.done("put", key, "--json", "-", *options, text=text)
+
+    def read_json(self, key: str):
+        return json.loads(self.done("get", key))
 
     def read(self, key: str) -> pa.Table | None:
         path = self.scratch / "out.arrow"

@@ -2,10 +2,11 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
+use bytes::Bytes;
 use ck_core::{Error, ErrorKind, Result};
 
 use crate::compact::compact_all;
-use crate::footprint::{Backing, table_bytes};
+use crate::footprint::{Backing, schema_bytes, table_bytes};
 
 /// A table in memory: record batches of one schema, possibly none. Clones share everything.
 ///
@@ -102,10 +103,19 @@ impl Table {
     /// their list, without the schema and without what is mapped.
     ///
     /// The whole of every buffer counts, not only the rows that the table shows. Of a table that was
-    /// [read](crate::TableReader::read_table) out of an entry in one piece, all of that piece counts.
+    /// [read](crate::TableReader::read_table) out of an entry in one piece, all of that piece counts. Such a
+    /// table also knows what is mapped; of one that was decoded out of some other `mapping` the caller does.
     #[must_use]
-    pub fn heap_bytes(&self) -> u64 {
-        table_bytes(&self.schema, &self.batches, &self.backing).0 as u64
+    pub fn heap_bytes(&self, mapping: Option<&Bytes>) -> u64 {
+        let mapping = mapping.map(Backing::mapped);
+        let backing = mapping.as_ref().unwrap_or(&self.backing);
+        table_bytes(&self.schema, &self.batches, backing).0 as u64
+    }
+
+    /// Bytes of heap memory that the schema takes.
+    #[must_use]
+    pub fn schema_bytes(&self) -> u64 {
+        schema_bytes(&self.schema) as u64
     }
 
     /// Bytes that the table keeps mapped: all of the entry that it was

@@ -63,7 +63,7 @@ impl Misfits {
         let before = live();
         let table = make();
         let held = live() - before;
-        self.check(what, table.heap_bytes(), held);
+        self.check(what, table.heap_bytes(None), held);
     }
 
     #[track_caller]
@@ -168,7 +168,7 @@ fn decoded(misfits: &mut Misfits, what: &str, bytes: &Bytes, schema: SchemaRef) 
     ));
     let mapped = read(&reader.unwrap());
     let held = live() - before;
-    misfits.check(&format!("{what}, mapped"), mapped.heap_bytes(), held);
+    misfits.check(&format!("{what}, mapped"), mapped.heap_bytes(None), held);
     let borrows = what.ends_with("None") && mapped.batches().iter().any(has_bytes);
     if borrows {
         assert_eq!(mapped.mapped_bytes(), bytes.len() as u64, "{what}");
@@ -180,12 +180,16 @@ fn decoded(misfits: &mut Misfits, what: &str, bytes: &Bytes, schema: SchemaRef) 
     let whole = read(&open(&entry, Verification::OnTouch).unwrap());
     drop(entry);
     let held = live() - before;
-    misfits.check(&format!("{what}, in one piece"), whole.heap_bytes(), held);
+    misfits.check(
+        &format!("{what}, in one piece"),
+        whole.heap_bytes(None),
+        held,
+    );
     drop(whole);
 
     let (entry, reader) = open_mock(bytes);
     let pieces = read(&reader);
-    let said = pieces.heap_bytes();
+    let said = pieces.heap_bytes(None);
     drop((entry, reader));
     let with = live();
     drop(pieces);
@@ -250,9 +254,13 @@ fn shared_dictionaries_and_views_stay_shared_and_count_once() {
         let few = Table::new(whole.schema(), parts.clone())
             .unwrap()
             .compacted();
-        misfits.check(name, few.heap_bytes(), live() - before);
+        misfits.check(name, few.heap_bytes(None), live() - before);
         assert_eq!(few.batches(), parts);
-        assert!(few.heap_bytes() < 200_000, "{name}: {}", few.heap_bytes());
+        assert!(
+            few.heap_bytes(None) < 200_000,
+            "{name}: {}",
+            few.heap_bytes(None)
+        );
         if name == "d" {
             let values = |batch: &RecordBatch| {
                 let column: &DictionaryArray<Int32Type> =
@@ -270,9 +278,9 @@ fn shared_dictionaries_and_views_stay_shared_and_count_once() {
         // All of it as slices: nothing to let go of.
         let all: Vec<RecordBatch> = (0..200).map(|n| whole.slice(n * 100, 100)).collect();
         let table = Table::new(whole.schema(), all).unwrap();
-        let before = table.heap_bytes();
+        let before = table.heap_bytes(None);
         let same = table.compacted();
-        assert!(same.heap_bytes() <= before, "{name}");
+        assert!(same.heap_bytes(None) <= before, "{name}");
     }
     misfits.none();
 }
@@ -312,7 +320,7 @@ fn a_schema_counts_while_tables_use_it_and_is_gone_with_the_last() {
             .collect();
         let list = tables.capacity() * size_of_val(&tables[0]);
         let held = live() - before - list;
-        let own: u64 = tables.iter().map(|(table, _)| table.heap_bytes()).sum();
+        let own: u64 = tables.iter().map(|(table, _)| table.heap_bytes(None)).sum();
         misfits.check(&format!("schemas, round {round}"), charged + own, held);
         drop(tables);
         let left = live() - before.min(live());

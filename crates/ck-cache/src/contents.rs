@@ -3,7 +3,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ck_arrow::{TableReader, Verification};
-use ck_core::{EntryReader, Error, ErrorKind, Result};
+use ck_codec::bytestorage;
+use ck_core::{EntryReader, Error, ErrorKind, Result, offload};
 use ck_frame::{Envelope, Frame, Header, Probe};
 use serde_json::Value;
 
@@ -17,11 +18,17 @@ pub(crate) const VALUE: &str = "value";
 /// The serializer name of entries that say that there is no value.
 pub(crate) const ABSENT: &str = "absent";
 
+/// The names under which the Python client records its default serializer: by name, and as an object.
+const PYTHON_DEFAULT: [&str; 2] = ["default", "StandardSerializer"];
+
 /// What an entry holds.
 #[derive(Debug, Clone)]
 pub enum Contents {
     /// A table, nothing of which has been read yet.
     Table(TableReader),
+    /// A value of the Python client's default serializer: a MessagePack document, checked and decompressed.
+    /// [`ck_codec::bytestorage`] shows it as JSON.
+    MessagePack(Bytes),
     /// Anything else, as bytes.
     Bytes {
         /// What made the bytes: `bytes` for [`Cache::put_bytes`](crate::Cache::put_bytes).
@@ -61,10 +68,13 @@ pub async fn read_entry(
         Ok(table) => Ok(Contents::Table(table)),
         Err(no_table) if no_table.kind() == ErrorKind::Unsupported => {
             match read_bytes(&*entry).await {
-                Ok((header, bytes)) => Ok(Contents::Bytes {
-                    serializer: header.serializer().to_owned(),
-                    bytes,
-                }),
+                Ok((header, bytes)) => match python_document(&header, &bytes).await? {
+                    Some(document) => Ok(Contents::MessagePack(document)),
+                    None => Ok(Contents::Bytes {
+                        serializer: header.serializer().to_owned(),
+                        bytes,
+                    }),
+                },
                 // A table after all, but one that cannot be read: the first error says why.
                 Err(error) if error.kind() == ErrorKind::Unsupported => Err(no_table),
                 Err(error) => Err(error),
@@ -86,13 +96,48 @@ pub(crate) async fn read_bytes(entry: &dyn EntryReader) -> Result<(Header, Bytes
     Ok((frame.header, frame.payload))
 }
 
+/// The MessagePack document in a payload of the Python client's default serializer; `None` for payloads of
+/// others.
+async fn python_document(header: &Header, payload: &Bytes) -> Result<Option<Bytes>> {
+    let field = |name| header.metadata().get(name);
+    if !PYTHON_DEFAULT.contains(&header.serializer())
+        || field("format").and_then(Value::as_str) != Some("msgpack")
+    {
+        return Ok(None);
+    }
+    match field("compressed").and_then(Value::as_bool) {
+        Some(true) => {
+            let payload = payload.clone();
+            let document = offload(move || bytestorage::decode(&payload)).await?;
+            Ok(Some(document.into()))
+        }
+        Some(false) => Ok(Some(payload.clone())),
+        None => Ok(None),
+    }
+}
+
 /// Header and payload of a whole entry, unchecked.
 pub(crate) async fn read_payload(entry: &dyn EntryReader) -> Result<Frame> {
-    let bytes = match entry.contiguous() {
-        Some(bytes) => bytes.clone(),
-        None => entry.read(0..entry.len()).await?,
-    };
-    Ok(ck_frame::read(&bytes)?)
+    if let Some(bytes) = entry.contiguous() {
+        return Ok(ck_frame::read(bytes)?);
+    }
+    let mut wanted = entry.len().min(LISTED_HEAD_BYTES as u64);
+    while wanted < entry.len() {
+        let head = entry.read(0..wanted).await?;
+        match ck_frame::probe(&head, entry.len())? {
+            Probe::NeedBytes(more) => wanted = more,
+            Probe::Ready(Envelope::V3 {
+                header,
+                payload_offset,
+            }) => {
+                // Read apart from the header, it starts where what it holds is aligned.
+                let payload = entry.read(payload_offset..entry.len()).await?;
+                return Ok(Frame { header, payload });
+            }
+            Probe::Ready(Envelope::Legacy) => break,
+        }
+    }
+    Ok(ck_frame::read(&entry.read(0..entry.len()).await?)?)
 }
 
 /// The header of an entry that this project wrote, of any kind; `None` for others and for damaged ones.

@@ -131,7 +131,7 @@ impl Cache {
         let verified = async {
             match read_entry(entry, self.shared.verification).await? {
                 Contents::Table(table) => table.verify().await,
-                Contents::Bytes { .. } => Ok(()),
+                Contents::MessagePack(_) | Contents::Bytes { .. } => Ok(()),
             }
         };
         verified.await.map_err(with_key(&key))?;

@@ -36,7 +36,7 @@ pub(crate) struct ValueForm {
     type_id: TypeId,
     /// `None`: such values never leave the process.
     pub(crate) codec: Option<CacheCodec>,
-    heap_bytes: fn(&(dyn Any + Send + Sync)) -> u64,
+    heap_bytes: fn(&(dyn Any + Send + Sync), mapping: Option<&Bytes>) -> u64,
 }
 
 impl ValueForm {
@@ -44,7 +44,10 @@ impl ValueForm {
         Self {
             type_id: TypeId::of::<K::Value>(),
             codec: key.codec(),
-            heap_bytes: |value| value.downcast_ref::<K::Value>().map_or(0, K::heap_bytes),
+            heap_bytes: |value, mapping| {
+                let value = value.downcast_ref::<K::Value>();
+                value.map_or(0, |value| K::heap_bytes(value, mapping))
+            },
         }
     }
 }
@@ -184,24 +187,23 @@ impl Form {
     /// What a value keeps in memory, without its schema; `entry` is the store's memory that it lies in, if
     /// the store handed that out, and whether that is mapped.
     pub(crate) fn weight(self, content: &Content, entry: Option<(&Bytes, bool)>) -> Weight {
+        let mapping = entry.and_then(|(entry, is_mapped)| is_mapped.then_some(entry));
+        let mapped_bytes = mapping.map_or(0, |mapping| mapping.len() as u64);
+        let heap = |heap_bytes| Weight {
+            heap_bytes,
+            mapped_bytes,
+        };
         match (self, content, entry) {
             (_, Content::Table(table), _) => Weight {
-                heap_bytes: table.heap_bytes(),
+                heap_bytes: table.heap_bytes(None),
                 mapped_bytes: table.mapped_bytes(),
             },
-            (_, Content::Bytes(_), Some((entry, true))) => Weight {
-                heap_bytes: 0,
-                mapped_bytes: entry.len() as u64,
-            },
-            (_, Content::Bytes(_), Some((entry, false))) => Weight::heap(entry.len() as u64),
-            (_, Content::Bytes(bytes), None) => Weight::heap(bytes.len() as u64),
-            (Self::Value(form), Content::Value(value), entry) => Weight {
-                heap_bytes: (form.heap_bytes)(&**value),
-                mapped_bytes: match entry {
-                    Some((entry, true)) => entry.len() as u64,
-                    _ => 0,
-                },
-            },
+            (_, Content::Bytes(_), Some(_)) if mapping.is_some() => heap(0),
+            (_, Content::Bytes(_), Some((entry, _))) => heap(entry.len() as u64),
+            (_, Content::Bytes(bytes), None) => heap(bytes.len() as u64),
+            (Self::Value(form), Content::Value(value), _) => {
+                heap((form.heap_bytes)(&**value, mapping))
+            }
             _ => Weight::default(),
         }
     }

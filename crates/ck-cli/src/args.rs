@@ -43,10 +43,21 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) struct PutArgs {
     pub(crate) key: String,
-    pub(crate) file: PathBuf,
+    pub(crate) input: PutInput,
     pub(crate) ttl: Option<Duration>,
-    pub(crate) compression: Compression,
     pub(crate) quiet: bool,
+}
+
+/// What is stored.
+#[derive(Debug)]
+pub(crate) enum PutInput {
+    Table {
+        file: PathBuf,
+        compression: Compression,
+    },
+    Json {
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug)]
@@ -131,9 +142,14 @@ pub(crate) fn parse() -> Result<Invocation, ExitCode> {
     let command = match matches.subcommand() {
         Some(("put", m)) => Command::Put(PutArgs {
             key: text(m, "key"),
-            file: path(m, "file").unwrap_or_default(),
+            input: match path(m, "json") {
+                Some(file) => PutInput::Json { file },
+                None => PutInput::Table {
+                    file: path(m, "file").unwrap_or_default(),
+                    compression: compression(m)?,
+                },
+            },
             ttl: m.get_one::<Option<Duration>>("ttl").copied().flatten(),
-            compression: compression(m)?,
             quiet: m.get_flag("quiet"),
         }),
         Some(("get", m)) => Command::Get(GetArgs {
@@ -212,14 +228,24 @@ fn command() -> clap::Command {
 
 fn put() -> clap::Command {
     clap::Command::new("put")
-        .about("Store a table")
+        .about("Store a table, or a JSON value for the Python client")
+        .override_usage("ck put [OPTIONS] <KEY> <FILE>\n       ck put [OPTIONS] <KEY> --json <FILE>")
         .arg(key())
         .arg(
             Arg::new("file")
                 .value_name("FILE")
-                .required(true)
+                .required_unless_present("json")
+                .conflicts_with("json")
                 .value_parser(value_parser!(PathBuf))
                 .help("parquet, arrow or feather (IPC file or stream), csv; - reads an IPC stream from standard input"),
+        )
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .conflicts_with_all(["compression", "level"])
+                .help("Store this JSON text as a value of the Python client's default serializer; - reads standard input"),
         )
         .arg(
             Arg::new("ttl")
@@ -251,13 +277,17 @@ fn put() -> clap::Command {
                 .help("Say nothing when all is well"),
         )
         .after_help(
-            "Types of csv columns are inferred from the first 10,000 rows; the first line holds the names.",
+            "Types of csv columns are inferred from the first 10,000 rows; the first line holds the names.
+
+A JSON value has up to 512 MiB, and no integers beyond 64 bits. The Python client reads objects such as
+{\"__datetime__\": true, \"value\": \"2025-11-14T10:30:00+00:00\"} as dates and times, likewise
+\"__date__\" and \"__time__\".",
         )
 }
 
 fn get() -> clap::Command {
     clap::Command::new("get")
-        .about("Read a table, or a part of it")
+        .about("Read a table, or a part of it, or a value of the Python client as JSON")
         .arg(key())
         .arg(output())
         .arg(
@@ -290,7 +320,13 @@ fn get() -> clap::Command {
                 )
                 .help("Check what is read, the whole entry first, or nothing"),
         )
-        .after_help("A damaged entry is a miss (exit code 3) and is removed.")
+        .after_help(
+            "A damaged entry is a miss (exit code 3) and is removed.
+
+A value of the Python client's default serializer is printed, or written to OUT, as one line of JSON. Dates
+and times are objects such as {\"__datetime__\": true, \"value\": \"2025-11-14T10:30:00+00:00\"}. A value with
+bytes, keys that are not text, NaN or infinities has no JSON: that is an error.",
+        )
 }
 
 fn decode() -> clap::Command {

@@ -6,6 +6,7 @@
 
 mod args;
 mod commands;
+mod document;
 mod failure;
 mod human;
 mod input;

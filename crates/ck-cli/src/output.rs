@@ -2,6 +2,7 @@
 
 mod target;
 
+use std::fmt::Display;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
@@ -87,6 +88,16 @@ pub(crate) fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     target
         .write_all(bytes)
         .map_err(|error| target.failure(error))?;
+    target.publish()
+}
+
+/// Writes something and a newline to `path`, or standard output for `-`.
+pub(crate) fn write_line(path: &Path, what: impl Display) -> Result<(), Failure> {
+    let mut target = Target::create(path)?;
+    let mut buffered = BufWriter::new(&mut target);
+    let written = writeln!(buffered, "{what}").and_then(|()| buffered.flush());
+    drop(buffered);
+    written.map_err(|error| target.failure(error))?;
     target.publish()
 }
 

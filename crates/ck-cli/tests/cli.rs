@@ -12,5 +12,6 @@ mod cli {
     mod decode;
     mod demo;
     mod formats;
+    mod json;
     mod streams;
 }

@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             println!("{}", bytestorage::to_json(&document)?);
         }
         ["from-json", from, to] => {
-            let document = bytestorage::from_json(&serde_json::from_slice(&fs::read(from)?)?)?;
+            let document = bytestorage::from_json(&fs::read(from)?)?;
             fs::write(to, bytestorage::encode(&document)?)?;
         }
         _ => return Err("usage: bytestorage to-json FILE | bytestorage from-json FROM TO".into()),

@@ -18,6 +18,8 @@
 mod envelope;
 #[cfg(feature = "messagepack")]
 mod json;
+#[cfg(feature = "messagepack")]
+mod json_text;
 
 use ck_core::{Error, ErrorKind, Result};
 use lz4_flex::block;
@@ -27,7 +29,9 @@ use crate::error::damaged;
 use envelope::Envelope;
 
 #[cfg(feature = "messagepack")]
-pub use json::{from_json, to_json};
+pub use json::{Json, to_json};
+#[cfg(feature = "messagepack")]
+pub use json_text::from_json;
 
 /// The client refuses more bytes than this, compressed or not.
 const MAX_BYTES: u64 = 512 << 20;

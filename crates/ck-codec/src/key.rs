@@ -1,5 +1,7 @@
 use std::borrow::Cow;
 
+use bytes::Bytes;
+
 use crate::codec::CacheCodec;
 
 /// A key that knows the type of its value.
@@ -24,8 +26,9 @@ use crate::codec::CacheCodec;
 ///         Some(CacheCodec::of::<Bytes>())
 ///     }
 ///
-///     fn heap_bytes(value: &Bytes) -> u64 {
-///         value.len() as u64
+///     fn heap_bytes(value: &Bytes, mapping: Option<&Bytes>) -> u64 {
+///         // All of it is borrowed.
+///         if mapping.is_some() { 0 } else { value.len() as u64 }
 ///     }
 /// }
 /// # assert_eq!(Thumbnail { image: 7 }.key(), "thumbnail/7");
@@ -50,6 +53,9 @@ pub trait CacheKey {
     /// capacity rather than its length. Buffers that a value borrows from stored bytes count as well: it
     /// keeps them.
     ///
+    /// Except those that lie in `mapping`: that is a file mapped into the process, which the value was
+    /// decoded out of, and no memory of the process.
+    ///
     /// There is no default: a value that is charged too little breaks the budget of the tier.
-    fn heap_bytes(value: &Self::Value) -> u64;
+    fn heap_bytes(value: &Self::Value, mapping: Option<&Bytes>) -> u64;
 }

@@ -1,16 +1,17 @@
 use std::io::Write;
+use std::marker::PhantomData;
 
 use bytes::Bytes;
 use ck_core::Result;
 use serde_core::Serialize;
-use serde_core::de::DeserializeOwned;
+use serde_core::de::{DeserializeOwned, DeserializeSeed};
 
 use crate::align::write;
 use crate::codec::CacheCodecImpl;
 use crate::error::{damaged, misuse, unsupported};
 
 /// Values nested deeper than this are refused, as JSON readers do.
-pub(crate) const MAX_DEPTH: usize = 128;
+const MAX_DEPTH: usize = 128;
 
 /// A value of any `serde` type, stored as MessagePack with the names of the fields.
 ///
@@ -56,9 +57,17 @@ pub(crate) fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>> {
 
 /// The one value that `data` is.
 pub(crate) fn from_slice<T: DeserializeOwned>(data: &[u8]) -> Result<T> {
+    from_slice_seed(PhantomData, data)
+}
+
+/// What `seed` makes of the one value that `data` is.
+pub(crate) fn from_slice_seed<'de, S: DeserializeSeed<'de>>(
+    seed: S,
+    data: &'de [u8],
+) -> Result<S::Value> {
     let mut deserializer = rmp_serde::Deserializer::new(data);
     deserializer.set_max_depth(MAX_DEPTH);
-    let value = T::deserialize(&mut deserializer).map_err(|error| {
+    let value = seed.deserialize(&mut deserializer).map_err(|error| {
         let error_kind = match error {
             rmp_serde::decode::Error::DepthLimitExceeded => {
                 unsupported("a value is nested too deeply")

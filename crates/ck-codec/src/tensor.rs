@@ -3,6 +3,7 @@ use std::fmt;
 use arrow_array::{ArrowPrimitiveType, PrimitiveArray};
 use arrow_buffer::{Buffer, ScalarBuffer};
 use arrow_schema::DataType;
+use bytes::Bytes;
 use ck_core::{Error, Result};
 
 use crate::error::misuse;
@@ -137,6 +138,20 @@ impl Tensor {
     #[must_use]
     pub fn data(&self) -> &Buffer {
         &self.data
+    }
+
+    /// Bytes of heap memory that the tensor keeps alive. What lies in `mapping` is not heap.
+    #[must_use]
+    pub fn heap_bytes(&self, mapping: Option<&Bytes>) -> u64 {
+        let is_mapped = mapping.is_some_and(|mapping| {
+            let range = mapping.as_ptr_range();
+            range.contains(&self.data.as_ptr())
+        });
+        if is_mapped {
+            0
+        } else {
+            self.data.capacity() as u64
+        }
     }
 
     /// The values, in [`Tensor::order`], shared.

@@ -2,14 +2,23 @@
 #![cfg(feature = "messagepack")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use ck_codec::bytestorage::{decode, encode, from_json, to_json};
-use ck_core::ErrorKind;
+use ck_codec::bytestorage::{self, decode, encode};
+use ck_core::{ErrorKind, Result};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 /// The integer 1, as the client wrote it: the compressed bytes, then their checksum.
 const COMPRESSED: [u8; 2] = [0x10, 0x01];
 const CHECKSUM: [u8; 8] = [0xe1, 0x2e, 0xf9, 0xd2, 0xeb, 0x86, 0xce, 0xeb];
+
+fn to_json(document: &[u8]) -> Result<Value> {
+    let json = bytestorage::to_json(document)?;
+    Ok(serde_json::from_str(&json.to_string()).unwrap())
+}
+
+fn from_json(value: &Value) -> Result<Vec<u8>> {
+    bytestorage::from_json(value.to_string().as_bytes())
+}
 
 fn ints(bytes: &[u8]) -> Vec<u8> {
     let mut array = vec![0xdc, 0, u8::try_from(bytes.len()).unwrap()];
@@ -138,8 +147,50 @@ fn numbers_are_exact_and_written_short() {
         json!(f64::from(0.1_f32))
     );
     // Order is kept.
-    let ordered = to_json(b"\x82\xa1b\x01\xa1a\x02").unwrap();
-    assert_eq!(ordered.to_string(), r#"{"b":1,"a":2}"#);
+    let ordered = bytestorage::to_json(b"\x82\xa1b\x01\xa1a\x02");
+    assert_eq!(ordered.unwrap().to_string(), r#"{"b":1,"a":2}"#);
+}
+
+#[test]
+fn integers_of_json_text_are_exact_or_refused() {
+    for text in [
+        "0",
+        "-0",
+        "18446744073709551615",
+        "-9223372036854775808",
+        "1e30",
+        "123456789012345678901234567890.0",
+        r#"{"123456789012345678901": "\"123456789012345678901\\", "a": [1, -1]}"#,
+    ] {
+        let document = bytestorage::from_json(text.as_bytes()).unwrap();
+        let value: Value = serde_json::from_str(text).unwrap();
+        assert_eq!(to_json(&document).unwrap(), value, "{text}");
+    }
+    for (text, context) in [
+        (
+            "18446744073709551616",
+            "number: 18446744073709551616, line: 1, column: 1",
+        ),
+        (
+            "[1,\n-9223372036854775809]",
+            "number: -9223372036854775809, line: 2, column: 1",
+        ),
+        (r#"{"\"":99999999999999999999}"#, "column: 7"),
+    ] {
+        let error = bytestorage::from_json(text.as_bytes()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misuse);
+        assert!(error.to_string().contains(context), "{error}");
+    }
+    for text in ["", "{", "nan", "1 2", "\"\\ud800\"", "\u{feff}1"] {
+        let error = bytestorage::from_json(text.as_bytes()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misuse);
+        assert!(error.to_string().contains("line 1 column"), "{error}");
+    }
+    let deep = "[".repeat(100_000);
+    assert_eq!(
+        bytestorage::from_json(deep.as_bytes()).unwrap_err().kind(),
+        ErrorKind::Misuse
+    );
 }
 
 #[test]

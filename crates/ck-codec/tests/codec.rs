@@ -48,7 +48,7 @@ fn a_key_has_no_codec_unless_it_says_so() {
             "key".into()
         }
 
-        fn heap_bytes(value: &Vec<u8>) -> u64 {
+        fn heap_bytes(value: &Vec<u8>, _mapping: Option<&Bytes>) -> u64 {
             value.capacity() as u64
         }
     }

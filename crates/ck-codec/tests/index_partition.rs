@@ -45,7 +45,7 @@ fn a_partition_is_charged_for_its_buffers() {
     let partition = Partition::sample(3, 10_000).unwrap();
     let rows = 10_000 * (8 + 16);
     let codebook = 16 * 256 * 4 * 4;
-    let charged = PartitionKey::heap_bytes(&partition);
+    let charged = PartitionKey::heap_bytes(&partition, None);
     assert!(
         (rows + codebook..2 * (rows + codebook)).contains(&charged),
         "{charged}"

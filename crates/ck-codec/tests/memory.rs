@@ -113,3 +113,22 @@ fn values_are_read_where_they_lie() {
     assert!(peak < SMALL, "sections: {peak} bytes");
     assert!(found.0.is_ok() && found.1.is_ok());
 }
+
+#[cfg(feature = "messagepack")]
+#[test]
+fn json_of_many_small_values_takes_the_document_and_no_tree() {
+    use ck_codec::bytestorage;
+
+    let _measured = MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
+    let text = format!("[{}[]]", "1,{\"a\":null},".repeat(1 << 20));
+    let (peak, document) = peak_of(|| bytestorage::from_json(text.as_bytes()).unwrap());
+    // Vectors double as they grow: the document, and the lengths of its maps.
+    let most = 3 * document.len() + 3 * (4 << 20);
+    assert!(peak < most, "{peak} bytes");
+    let (peak, ()) = peak_of(|| {
+        let json = bytestorage::to_json(&document).unwrap();
+        write!(Counted(0), "{json}").unwrap();
+    });
+    assert!(peak < SMALL, "{peak} bytes");
+    assert_eq!(bytestorage::to_json(&document).unwrap().to_string(), text);
+}

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch};
+use bytes::Bytes;
 use ck_cache::{Cache, CacheCodec, CacheKey, Error, Key, LoadOptions, Table, open_store};
 use ck_codec::MessagePack;
 use tempfile::TempDir;
@@ -73,7 +74,7 @@ impl CacheKey for Text {
         Some(CacheCodec::of::<Self::Value>())
     }
 
-    fn heap_bytes(value: &Self::Value) -> u64 {
+    fn heap_bytes(value: &Self::Value, _mapping: Option<&Bytes>) -> u64 {
         value.0.capacity() as u64
     }
 }
@@ -88,7 +89,7 @@ impl CacheKey for Private {
         self.0.into()
     }
 
-    fn heap_bytes(value: &String) -> u64 {
+    fn heap_bytes(value: &String, _mapping: Option<&Bytes>) -> u64 {
         value.capacity() as u64
     }
 }

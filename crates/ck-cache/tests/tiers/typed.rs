@@ -1,6 +1,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ck_cache::{Cache, CacheCodec, CacheKey, Error, LoadOptions, Outcome, PutOptions, Rejection};
 use ck_codec::MessagePack;
 
@@ -83,7 +84,7 @@ impl CacheKey for Later {
         Some(CacheCodec::of::<Self::Value>())
     }
 
-    fn heap_bytes(value: &Self::Value) -> u64 {
+    fn heap_bytes(value: &Self::Value, _mapping: Option<&Bytes>) -> u64 {
         value.0.capacity() as u64
     }
 }

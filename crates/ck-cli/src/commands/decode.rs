@@ -2,12 +2,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ck_cache::{Contents, Verification, read_entry};
+use ck_codec::bytestorage;
 use ck_core::block_on;
 
 use crate::args::DecodeArgs;
 use crate::failure::Failure;
 use crate::local_file::LocalFile;
-use crate::{human, output, preview};
+use crate::{document, human, output, preview};
 
 /// What a file store puts before an entry: `"CK"`, version 1, 11 bytes more.
 const FILE_ENTRY_MAGIC: &[u8] = b"CK\x01";
@@ -22,6 +23,10 @@ pub(crate) fn run(args: &DecodeArgs) -> Result<(), Failure> {
     let named = |failure| named(failure, &args.file);
     let contents = block_on(read_entry(Arc::new(file), Verification::OnTouch));
     match contents.map_err(|error| named(error.into()))? {
+        Contents::MessagePack(document) => {
+            let value = bytestorage::to_json(&document).map_err(|error| named(error.into()))?;
+            document::write_json(args.output.as_deref(), value)
+        }
         Contents::Bytes { serializer, bytes } => match &args.output {
             None => preview::print_bytes(bytes.len(), Some(&serializer)),
             Some(path) => output::write_bytes(path, &bytes),

@@ -6,14 +6,14 @@ use arrow_schema::Schema;
 use ck_arrow::{BlockLayout, TableReader, UnitLayout};
 use ck_cache::{Contents, Verification, read_entry};
 use ck_core::{EntryReader, Key, block_on};
-use ck_frame::Header;
+use ck_frame::{Frame, Header};
 use serde_json::{Value, json};
 
 use crate::args::KeyArgs;
 use crate::commands::ls::print_table;
 use crate::failure::Failure;
-use crate::human;
 use crate::store::Store;
+use crate::{document, human};
 
 /// `ck inspect KEY`
 pub(crate) fn run(store: &Store, args: &KeyArgs) -> Result<(), Failure> {
@@ -25,26 +25,10 @@ pub(crate) fn run(store: &Store, args: &KeyArgs) -> Result<(), Failure> {
     let mut out = BufWriter::new(io::stdout().lock());
     let contents = block_on(read_entry(Arc::clone(&entry), Verification::Off));
     match contents.map_err(|error| error.with("key", &key))? {
-        Contents::Bytes { serializer, bytes } => {
-            let header = header_of(&*entry)?;
-            if args.json {
-                let found = json!({
-                    "key": args.key,
-                    "bytes": entry.len(),
-                    "serializer": serializer,
-                    "header": header,
-                    "payload_bytes": bytes.len(),
-                });
-                writeln!(out, "{found:#}")?;
-            } else {
-                writeln!(
-                    out,
-                    "{} of the serializer {serializer:?}",
-                    human::bytes(bytes.len() as u64)
-                )?;
-                writeln!(out, "header: {header}")?;
-            }
+        Contents::MessagePack(document) => {
+            no_table(&mut out, args, &*entry, Some(document.len()))?;
         }
+        Contents::Bytes { .. } => no_table(&mut out, args, &*entry, None)?,
         Contents::Table(table) if args.json => {
             writeln!(out, "{:#}", to_json(&args.key, &*entry, &table))?;
         }
@@ -54,11 +38,59 @@ pub(crate) fn run(store: &Store, args: &KeyArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The header of an entry that is no table.
-fn header_of(entry: &dyn EntryReader) -> Result<Value, Failure> {
+/// An entry that is no table. `document_bytes`: of the MessagePack of the Python client's default serializer.
+fn no_table(
+    out: &mut impl Write,
+    args: &KeyArgs,
+    entry: &dyn EntryReader,
+    document_bytes: Option<usize>,
+) -> Result<(), Failure> {
     let bytes = block_on(entry.read(0..entry.len()))?;
-    let frame = ck_frame::read(&bytes).map_err(ck_cache::Error::from)?;
-    Ok(header_json(&frame.header))
+    let Frame { header, payload } = ck_frame::read(&bytes).map_err(ck_cache::Error::from)?;
+    if args.json {
+        let found = json!({
+            "key": args.key,
+            "bytes": entry.len(),
+            "expires_unix_seconds": expires_unix_seconds(entry),
+            "serializer": header.serializer(),
+            "header": header_json(&header),
+            "payload_bytes": payload.len(),
+            "messagepack_bytes": document_bytes,
+        });
+        writeln!(out, "{found:#}")?;
+        return Ok(());
+    }
+    let bytes = |len: u64| format!("{} ({len} bytes)", human::bytes(len));
+    writeln!(
+        out,
+        "kind        {}",
+        kind(&header, document_bytes.is_some())
+    )?;
+    writeln!(out, "size        {}", bytes(entry.len()))?;
+    writeln!(out, "expires in  {}", human::expires_in(entry.expiry()))?;
+    writeln!(out, "payload     {}", bytes(payload.len() as u64))?;
+    if let Some(len) = document_bytes {
+        writeln!(out, "messagepack {}", bytes(len as u64))?;
+    }
+    let header = header_json(&header).to_string();
+    writeln!(out, "header      {}", human::printable(&header))?;
+    Ok(())
+}
+
+/// What an entry that is no table is called.
+fn kind(header: &Header, is_python_value: bool) -> String {
+    let field = |name| header.metadata().get(name).and_then(Value::as_str);
+    match (header.serializer(), field("type")) {
+        _ if is_python_value => document::KIND.to_owned(),
+        ("value", Some(name)) => format!("a typed value, {}", human::printable(name)),
+        ("bytes", _) => "bytes".to_owned(),
+        ("absent", _) => "the knowledge that there is no value".to_owned(),
+        (serializer, _) => format!("bytes of the serializer {serializer:?}"),
+    }
+}
+
+fn expires_unix_seconds(entry: &dyn EntryReader) -> Option<u64> {
+    (!entry.expiry().is_never()).then(|| entry.expiry().unix_seconds())
 }
 
 /// A header as it is written.
@@ -87,8 +119,7 @@ fn to_json(key: &str, entry: &dyn EntryReader, table: &TableReader) -> Value {
     json!({
         "key": key,
         "bytes": entry.len(),
-        "expires_unix_seconds":
-            (!entry.expiry().is_never()).then(|| entry.expiry().unix_seconds()),
+        "expires_unix_seconds": expires_unix_seconds(entry),
         "header": layout.header.as_ref().map(header_json),
         "sealed": layout.is_sealed,
         "rows": table.num_rows(),

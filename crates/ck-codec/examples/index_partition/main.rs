@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         key.key(),
         stored.len(),
         addresses.len(),
-        PartitionKey::heap_bytes(&partition),
+        PartitionKey::heap_bytes(&partition, None),
     );
     Ok(())
 }

@@ -9,7 +9,7 @@ use arrow_array::types::Float32Type;
 use arrow_array::{Array, ArrayRef, FixedSizeListArray, RecordBatch, UInt8Array, UInt64Array};
 use arrow_schema::{DataType, Field};
 use bytes::Bytes;
-use ck_arrow::{Table, retained_bytes};
+use ck_arrow::Table;
 use ck_codec::{CacheCodec, CacheCodecImpl, CacheKey, Order, Sections, SectionsWriter, Tensor};
 use ck_core::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
@@ -84,10 +84,11 @@ impl CacheKey for PartitionKey {
         Some(CacheCodec::of::<Partition>())
     }
 
-    fn heap_bytes(value: &Partition) -> u64 {
-        let batches = value.storage.iter().flat_map(Table::batches);
+    fn heap_bytes(value: &Partition, mapping: Option<&Bytes>) -> u64 {
+        let tables = value.storage.iter();
+        let tables = tables.map(|table| table.schema_bytes() + table.heap_bytes(mapping));
         let header = value.header.index.capacity() + value.header.metric.capacity();
-        (header + value.codebook.data().capacity() + retained_bytes(batches)) as u64
+        header as u64 + value.codebook.heap_bytes(mapping) + tables.sum::<u64>()
     }
 }
 
@@ -102,10 +103,11 @@ impl Partition {
         let numbers: Vec<f32> = numbers.collect();
         let codebook = Tensor::from_values::<Float32Type>(numbers, shape, Order::RowMajor)?;
         let halves = [0..rows / 2, rows / 2..rows].map(|rows| {
-            let codes = rows
-                .clone()
-                .flat_map(|row| (0..SUB_VECTORS).map(move |at| (row * 7 + at) as u8));
-            let codes = Arc::new(codes.collect::<UInt8Array>());
+            let mut codes = Vec::with_capacity(rows.len() * SUB_VECTORS);
+            for row in rows.clone() {
+                codes.extend((0..SUB_VECTORS).map(|at| (row * 7 + at) as u8));
+            }
+            let codes = Arc::new(UInt8Array::from(codes));
             let item = Arc::new(Field::new("item", DataType::UInt8, false));
             let codes = FixedSizeListArray::new(item, SUB_VECTORS as i32, codes, None);
             let ids = UInt64Array::from_iter_values(rows.map(|row| row as u64));

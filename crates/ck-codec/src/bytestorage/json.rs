@@ -1,136 +1,214 @@
-use std::fmt;
+//! A MessagePack document as JSON text.
+
+use std::fmt::{self, Display, Write};
 
 use ck_core::Result;
-use serde_core::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde_core::de::{
+    DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
+use serde_json::Number;
 
-use crate::error::{misuse, unsupported};
-use crate::messagepack::{MAX_DEPTH, from_slice, to_vec};
+use crate::error::unsupported;
+use crate::messagepack::from_slice_seed;
 
 /// A MessagePack document as JSON, as the client's default serializer means it.
 ///
 /// Integers of 64 bits and floats are exact. Dates and times are maps of two keys, such as
 /// `{"__datetime__": true, "value": "2025-11-14T10:30:00+00:00"}`, and stay so.
 ///
+/// # Memory
+///
+/// That of the longest text in it. The document is read once to see that there is JSON for all of it, and
+/// again when that is written.
+///
 /// # Errors
 ///
 /// [`Unsupported`](ck_core::ErrorKind::Unsupported) for what JSON does not have: bytes, NaN and the
 /// infinities, keys that are not text, MessagePack extensions, and values nested more than 128 deep.
 /// [`Corrupt`](ck_core::ErrorKind::Corrupt) for bytes that are no MessagePack document.
-pub fn to_json(document: &[u8]) -> Result<Value> {
-    let Json(value) = from_slice(document)?;
-    value.map_err(|because| {
-        unsupported("the value cannot be written as JSON").with("because", because)
-    })
-}
-
-/// The MessagePack document of a JSON value, which the client's default serializer reads.
 ///
-/// Keys of objects come in the order of the map.
+/// # Examples
 ///
-/// # Errors
+/// ```
+/// use ck_codec::bytestorage;
 ///
-/// [`Misuse`](ck_core::ErrorKind::Misuse) for a value nested more than 128 deep.
-pub fn from_json(value: &Value) -> Result<Vec<u8>> {
-    if depth(value, MAX_DEPTH).is_none() {
-        return Err(misuse("the JSON value is nested too deeply").with("limit", MAX_DEPTH));
-    }
-    to_vec(value)
-}
-
-/// How many of `left` levels are over; `None` when there are more.
-fn depth(value: &Value, left: usize) -> Option<()> {
-    let left = left.checked_sub(1)?;
-    match value {
-        Value::Array(values) => values.iter().try_for_each(|value| depth(value, left)),
-        Value::Object(map) => map.values().try_for_each(|value| depth(value, left)),
-        _ => Some(()),
+/// let document = bytestorage::from_json(br#"{"a": [1, 2.5, null]}"#)?;
+/// assert_eq!(bytestorage::to_json(&document)?.to_string(), r#"{"a":[1,2.5,null]}"#);
+/// # Ok::<(), ck_core::Error>(())
+/// ```
+pub fn to_json(document: &[u8]) -> Result<Json<'_>> {
+    let mut text = Text {
+        out: &mut Nowhere,
+        lacks: None,
+    };
+    from_slice_seed(text.value(), document)?;
+    match text.lacks {
+        None => Ok(Json(document)),
+        Some(because) => {
+            Err(unsupported("the value cannot be written as JSON").with("because", because))
+        }
     }
 }
 
-/// A value, or what it has that JSON does not.
-struct Json(Result<Value, &'static str>);
+/// A MessagePack document that has a JSON text, which is how it is displayed: on one line.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Json<'a>(&'a [u8]);
 
-impl<'de> Deserialize<'de> for Json {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(JsonVisitor).map(Self)
+impl Display for Json<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Text {
+            out: f,
+            lacks: None,
+        };
+        // The document has been read before: only writing fails.
+        from_slice_seed(text.value(), self.0).map_err(|_| fmt::Error)
     }
 }
 
-struct JsonVisitor;
+impl fmt::Debug for Json<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Display::fmt(self, f)
+    }
+}
 
-impl<'de> Visitor<'de> for JsonVisitor {
-    type Value = Result<Value, &'static str>;
+/// Takes text and keeps nothing.
+struct Nowhere;
+
+impl Write for Nowhere {
+    fn write_str(&mut self, _: &str) -> fmt::Result {
+        Ok(())
+    }
+}
+
+/// JSON text on its way out.
+struct Text<'w> {
+    out: &'w mut dyn Write,
+    /// The first thing that JSON does not have. What follows is still read: the document may be damaged.
+    lacks: Option<&'static str>,
+}
+
+impl<'w> Text<'w> {
+    fn value(&mut self) -> Part<'_, 'w> {
+        self.part("", false)
+    }
+
+    fn part(&mut self, before: &'static str, is_key: bool) -> Part<'_, 'w> {
+        Part {
+            text: self,
+            before,
+            is_key,
+        }
+    }
+
+    fn put<E: Error>(&mut self, what: impl Display) -> Result<(), E> {
+        write!(self.out, "{what}").map_err(E::custom)
+    }
+}
+
+/// The next value or key, if there is one.
+struct Part<'t, 'w> {
+    text: &'t mut Text<'w>,
+    /// What is written in front of it.
+    before: &'static str,
+    is_key: bool,
+}
+
+impl Part<'_, '_> {
+    fn lacks(&mut self, because: &'static str) {
+        self.text.lacks.get_or_insert(because);
+    }
+
+    /// Something that is no text.
+    fn put<E: Error>(mut self, what: impl Display) -> Result<(), E> {
+        self.refuse_as_key();
+        self.text.put(what)
+    }
+
+    fn refuse_as_key(&mut self) {
+        if self.is_key {
+            self.lacks("it has a key that is not text");
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Part<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        self.text.put(self.before)?;
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Part<'_, '_> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a MessagePack value")
     }
 
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(Ok(Value::Null))
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        self.put("null")
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
-        Ok(Ok(value.into()))
+    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
+        self.put(value)
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
-        Ok(Ok(value.into()))
+    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
+        self.put(value)
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
-        Ok(Ok(value.into()))
+    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
+        self.put(value)
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
-        let number = Number::from_f64(value).map(Value::Number);
-        Ok(number.ok_or("it holds a number that is not finite"))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
-        Ok(Ok(value.into()))
-    }
-
-    fn visit_bytes<E>(self, _: &[u8]) -> Result<Self::Value, E> {
-        Ok(Err("it holds bytes, or text that is not UTF-8"))
-    }
-
-    fn visit_newtype_struct<D: Deserializer<'de>>(
-        self,
-        extension: D,
-    ) -> Result<Self::Value, D::Error> {
-        IgnoredAny::deserialize(extension)?;
-        Ok(Err("it holds a MessagePack extension"))
-    }
-
-    // What follows something that JSON does not have is still read: the document may be damaged.
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut values = Ok(Vec::new());
-        while let Some(Json(value)) = seq.next_element()? {
-            match (&mut values, value) {
-                (Ok(values), Ok(value)) => values.push(value),
-                (Ok(_), Err(because)) => values = Err(because),
-                (Err(_), _) => {}
+    fn visit_f64<E: Error>(mut self, value: f64) -> Result<(), E> {
+        match Number::from_f64(value) {
+            Some(number) => self.put(number),
+            None => {
+                self.lacks("it holds a number that is not finite");
+                Ok(())
             }
         }
-        Ok(values.map(Value::Array))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
-        let mut map = Ok(Map::new());
-        while let Some((Json(key), Json(value))) = access.next_entry()? {
-            match (&mut map, key, value) {
-                (Ok(map), Ok(Value::String(key)), Ok(value)) => {
-                    map.insert(key, value);
-                }
-                (Ok(_), Err(because), _) | (Ok(_), Ok(Value::String(_)), Err(because)) => {
-                    map = Err(because);
-                }
-                (Ok(_), Ok(_), _) => map = Err("it has a key that is not text"),
-                (Err(_), ..) => {}
-            }
+    fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
+        self.text
+            .put(serde_json::to_string(value).map_err(E::custom)?)
+    }
+
+    fn visit_bytes<E>(mut self, _: &[u8]) -> Result<(), E> {
+        self.lacks("it holds bytes, or text that is not UTF-8");
+        Ok(())
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(mut self, extension: D) -> Result<(), D::Error> {
+        self.lacks("it holds a MessagePack extension");
+        serde_core::Deserialize::deserialize(extension).map(|IgnoredAny| ())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
+        self.refuse_as_key();
+        self.text.put("[")?;
+        let mut before = "";
+        while seq
+            .next_element_seed(self.text.part(before, false))?
+            .is_some()
+        {
+            before = ",";
         }
-        Ok(map.map(Value::Object))
+        self.text.put("]")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        self.refuse_as_key();
+        self.text.put("{")?;
+        let mut before = "";
+        while map.next_key_seed(self.text.part(before, true))?.is_some() {
+            map.next_value_seed(self.text.part(":", false))?;
+            before = ",";
+        }
+        self.text.put("}")
     }
 }
