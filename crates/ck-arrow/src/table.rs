@@ -128,7 +128,7 @@ impl Table {
         }
     }
 
-    /// The same rows in memory of their own, if the table retains much more than it uses: more than a
+    /// The same rows in memory of their own; `None` unless the table retains much more than it uses: more than a
     /// quarter, and more than 4 KiB. Batches that share columns or dictionaries still do. What is mapped
     /// stays where it is.
     ///
@@ -136,19 +136,17 @@ impl Table {
     ///
     /// Up to one copy of the rows, in exchange for what is let go.
     #[must_use]
-    pub fn compacted(self) -> Self {
+    pub fn compacted(&self) -> Option<Self> {
         if matches!(self.backing, Backing::Mapped(_)) {
-            return self;
+            return None;
         }
-        match compact_all(&self.batches) {
-            Ok(Some(batches)) => Self {
-                batches: Arc::new(batches),
-                backing: Backing::Unknown,
-                ..self
-            },
-            // A type that Arrow cannot copy stays where it is.
-            Ok(None) | Err(_) => self,
-        }
+        // A type that Arrow cannot copy stays where it is.
+        let batches = compact_all(&self.batches).ok().flatten()?;
+        Some(Self {
+            schema: Arc::clone(&self.schema),
+            batches: Arc::new(batches),
+            backing: Backing::Unknown,
+        })
     }
 
     /// The number of rows.

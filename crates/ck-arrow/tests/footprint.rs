@@ -96,7 +96,8 @@ fn compacted_slices_of_every_type_say_what_they_hold() {
         for rows in [1, 50] {
             misfits.measure(&format!("{rows} rows cut out of {data_type}"), || {
                 let large = batch(&schema, 8_000, &mut Rng(2));
-                Table::from(large.slice(5_000, rows)).compacted()
+                let slice = Table::from(large.slice(5_000, rows));
+                slice.compacted().unwrap_or(slice)
             });
         }
     }
@@ -251,9 +252,8 @@ fn shared_dictionaries_and_views_stay_shared_and_count_once() {
         let whole = RecordBatch::try_from_iter([(name, column)]).unwrap();
         let parts: Vec<RecordBatch> = (0..200).map(|n| whole.slice(n * 100, 1)).collect();
         let before = live();
-        let few = Table::new(whole.schema(), parts.clone())
-            .unwrap()
-            .compacted();
+        let few = Table::new(whole.schema(), parts.clone()).unwrap();
+        let few = few.compacted().unwrap();
         misfits.check(name, few.heap_bytes(None), live() - before);
         assert_eq!(few.batches(), parts);
         assert!(
@@ -278,9 +278,7 @@ fn shared_dictionaries_and_views_stay_shared_and_count_once() {
         // All of it as slices: nothing to let go of.
         let all: Vec<RecordBatch> = (0..200).map(|n| whole.slice(n * 100, 100)).collect();
         let table = Table::new(whole.schema(), all).unwrap();
-        let before = table.heap_bytes(None);
-        let same = table.compacted();
-        assert!(same.heap_bytes(None) <= before, "{name}");
+        assert!(table.compacted().is_none(), "{name}");
     }
     misfits.none();
 }

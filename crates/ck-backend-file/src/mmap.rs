@@ -1,4 +1,4 @@
-//! Memory mappings behind safe functions: the only unsafe code of the workspace.
+//! Memory mappings behind safe functions: the only unsafe code of the crate.
 #![allow(
     unsafe_code,
     reason = "mapping a file is unsafe; the argument stands at each block"

@@ -60,7 +60,8 @@ impl CacheBuilder {
         self
     }
 
-    /// Which values the process lets go of first. Default: [`Policy::TinyLfu`].
+    /// Which values the process lets go of first. Default: [`Policy::Lru`]. Under [`Policy::TinyLfu`] a put may
+    /// find that what is kept is asked for more often, and a cache without a store then rejects it.
     #[must_use]
     pub fn l1_policy(mut self, policy: Policy) -> Self {
         self.l1_policy = policy;

@@ -197,7 +197,14 @@ impl Shared {
         let (mut schema, mut uncharged) = (None, 0);
         let content = match content {
             Content::Table(table) => {
-                let (table, interned) = self.schemas.intern(table.compacted(), |bytes| {
+                let table = match table.compacted() {
+                    Some(compacted) => {
+                        ck_core::note_freed(table.heap_bytes(None));
+                        compacted
+                    }
+                    None => table,
+                };
+                let (table, interned) = self.schemas.intern(table, |bytes| {
                     let charge = l1.charge(bytes);
                     uncharged = if charge.is_some() { 0 } else { bytes };
                     charge
@@ -315,9 +322,11 @@ fn in_process(kept: Option<(Insertion, Weight, u64)>) -> Outcome {
                 bytes: weight.heap_bytes,
                 limit,
             },
-            _ => Rejection::StoreFull {
+            Refusal::MappedFull => Rejection::MappedFull {
+                bytes: weight.mapped_bytes,
+            },
+            _ => Rejection::NotAdmitted {
                 bytes: weight.heap_bytes,
-                limit,
             },
         }),
         None => Outcome::Rejected(Rejection::NoTier),

@@ -426,7 +426,7 @@ impl Outcome {
             Self::Stored { bytes } => Ok(bytes),
             Self::Rejected(rejection) => {
                 let kind = match rejection {
-                    Rejection::Superseded => ErrorKind::Transient,
+                    Rejection::Superseded | Rejection::NotAdmitted { .. } => ErrorKind::Transient,
                     Rejection::NoTier => ErrorKind::Unsupported,
                     _ => ErrorKind::TooLarge,
                 };
@@ -461,6 +461,16 @@ pub enum Rejection {
     },
     /// The key no longer has the entry that was to be replaced ([`WriteMode`]).
     Superseded,
+    /// The in-process tier holds values that were asked for more often, and there is no store.
+    NotAdmitted {
+        /// Bytes of the value.
+        bytes: u64,
+    },
+    /// What other values hold mapped leaves no room for this one, and there is no store.
+    MappedFull {
+        /// Bytes that the value holds mapped.
+        bytes: u64,
+    },
     /// No tier takes this kind of value: it has no codec, and the cache keeps nothing in the process.
     NoTier,
 }
@@ -481,6 +491,15 @@ impl fmt::Display for Rejection {
             Self::TooManyEntries { limit } => write!(
                 f,
                 "not stored: the store already holds {limit} entries, its limit, and none can be evicted"
+            ),
+            Self::NotAdmitted { bytes } => write!(
+                f,
+                "not stored: the in-process tier keeps what is asked for more often than this value of {bytes} \
+                 bytes; ask for it again, or let newcomers in (`Policy::Lru`)"
+            ),
+            Self::MappedFull { bytes } => write!(
+                f,
+                "not stored: the in-process tier may not keep {bytes} more mapped bytes; raise its limit for them"
             ),
             Self::NoTier => f.write_str(
                 "not stored: the value has no codec for a store, and the cache has no in-process tier",

@@ -12,13 +12,14 @@
 //! - `tokio`: [`offload`] moves blocking work to tokio's blocking pool when called inside a runtime
 //!   ([`block_on`] keeps it where it is).
 //! - `conformance`: the behaviour suite (`conformance`) that every backend runs in its tests.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod aligned;
 mod backend;
 mod budget;
 mod error;
 mod expiry;
+mod heap;
 mod key;
 mod memory_entry;
 mod offload;
@@ -34,6 +35,7 @@ pub use backend::{
 pub use budget::{MemoryBudget, Reservation};
 pub use error::{Error, ErrorKind, Result};
 pub use expiry::Expiry;
+pub use heap::note_freed;
 pub use key::Key;
 pub use memory_entry::MemoryEntry;
 pub use offload::{background, block_on, complete, offload, runs_in_place};

@@ -101,6 +101,7 @@ impl Books {
     fn let_go<V>(&self, value: Arc<V>, cost: Cost) {
         // The map stops reporting removals for ever when one report panics.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(value)));
+        ck_core::note_freed(cost.heap);
         self.entries.fetch_sub(1, Ordering::Relaxed);
         self.release(cost);
     }

@@ -112,7 +112,7 @@ pub struct L1Builder<V> {
 }
 
 impl<V: Weigh + Send + Sync + 'static> L1Builder<V> {
-    /// Who leaves when room is needed. Default: [`Policy::TinyLfu`].
+    /// Who leaves when room is needed. Default: [`Policy::Lru`].
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = policy;
         self
@@ -139,12 +139,12 @@ impl<V: Weigh + Send + Sync + 'static> L1Builder<V> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Policy {
     /// The entries used least lately. A newcomer is always let in.
+    #[default]
     Lru,
     /// The same, but a newcomer is let in only if it has been asked for more often than those that
     /// would have to leave for it, all together. Scans do not wash out what is in use.
     ///
     /// Until the tier is half full, nobody counts, and it is [`Policy::Lru`].
-    #[default]
     TinyLfu,
 }
 

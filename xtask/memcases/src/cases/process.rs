@@ -44,9 +44,9 @@ pub(super) fn slices(setting: &Setting) -> Result<Metrics> {
     Ok(metrics)
 }
 
-/// Keeps empty results, each with an equal schema of its own: a million at 256 MiB.
+/// Keeps empty results, each with an equal schema of its own: a million from 256 MiB on.
 pub(super) fn empty(setting: &Setting) -> Result<Metrics> {
-    let count = setting.bytes / MIB * 1_000_000 / 256;
+    let count = (setting.bytes / MIB * 1_000_000 / 256).min(1_000_000);
     let cache = ck_cache::Cache::in_process(64 << 30).blocking();
     let options = PutOptions::new();
     let before = settled()?;
@@ -165,7 +165,9 @@ pub(super) fn load(setting: &Setting) -> Result<Metrics> {
     if loads != 1 || !rows.is_multiple_of(TASKS as u64) {
         return Err(format!("{loads} loads, {rows} rows").into());
     }
-    add_ratio(&mut metrics, "heap_ratio", "heap", setting.bytes);
+    let heap = metrics.get("heap").and_then(serde_json::Value::as_u64);
+    let beyond = heap.ok_or("no heap")?.saturating_sub(setting.bytes);
+    metrics.insert("beyond".to_owned(), beyond.into());
     Ok(metrics)
 }
 
@@ -184,8 +186,11 @@ fn settled() -> Result<Resident> {
     Ok(Status::own()?.read().ok_or("no status of this process")?)
 }
 
-/// What is resident beyond what was, without the help of [`heap::trim`].
+/// What is resident beyond what was, half a second after the last work and without the help of
+/// [`heap::trim`].
 fn left(before: Resident) -> Result<Metrics> {
+    // What was let go of is given back in the background.
+    std::thread::sleep(std::time::Duration::from_millis(500));
     let now = Status::own()?.read().ok_or("no status of this process")?;
     let mut metrics = Metrics::new();
     metrics.insert("left".to_owned(), now.all.saturating_sub(before.all).into());
