@@ -252,8 +252,8 @@ fn shared_dictionaries_and_views_stay_shared_and_count_once() {
         let whole = RecordBatch::try_from_iter([(name, column)]).unwrap();
         let parts: Vec<RecordBatch> = (0..200).map(|n| whole.slice(n * 100, 1)).collect();
         let before = live();
-        let few = Table::new(whole.schema(), parts.clone()).unwrap();
-        let few = few.compacted().unwrap();
+        let slices = Table::new(whole.schema(), parts.clone());
+        let few = slices.unwrap().compacted().unwrap();
         misfits.check(name, few.heap_bytes(None), live() - before);
         assert_eq!(few.batches(), parts);
         assert!(
@@ -275,10 +275,12 @@ fn shared_dictionaries_and_views_stay_shared_and_count_once() {
                     .all(|batch| Arc::ptr_eq(&values(batch), &first))
             );
         }
-        // All of it as slices: nothing to let go of.
+        // All of it as slices: nothing to let go of but what the builders had to spare.
         let all: Vec<RecordBatch> = (0..200).map(|n| whole.slice(n * 100, 100)).collect();
         let table = Table::new(whole.schema(), all).unwrap();
-        assert!(table.compacted().is_none(), "{name}");
+        let before = table.heap_bytes(None);
+        let after = table.compacted().unwrap_or(table);
+        assert!(after.heap_bytes(None) <= before, "{name}");
     }
     misfits.none();
 }

@@ -145,7 +145,7 @@ fn lru_evicts_what_was_used_least_lately() {
 
 #[test]
 fn tiny_lfu_refuses_a_newcomer_until_it_is_asked_for_more_than_its_victims() {
-    let l1 = L1::builder(3 * overhead()).build();
+    let l1 = L1::builder(3 * overhead()).policy(Policy::TinyLfu).build();
     for n in 0..3 {
         assert_eq!(l1.insert(key(n), Blob::new(0, 0), None), STORED);
     }
@@ -173,7 +173,9 @@ fn tiny_lfu_refuses_a_newcomer_until_it_is_asked_for_more_than_its_victims() {
 
 #[test]
 fn what_entries_share_does_not_make_tiny_lfu_refuse_more() {
-    let l1 = L1::builder(100 * overhead()).build();
+    let l1 = L1::builder(100 * overhead())
+        .policy(Policy::TinyLfu)
+        .build();
     let shared = l1.charge(50 * overhead()).unwrap();
     for n in 0..50 {
         assert_eq!(l1.insert(key(n), Blob::new(0, 0), None), STORED);
@@ -199,7 +201,9 @@ fn what_entries_share_does_not_make_tiny_lfu_refuse_more() {
 
 #[test]
 fn what_entries_share_does_not_make_tiny_lfu_refuse_less() {
-    let l1 = L1::builder(100 * overhead()).build();
+    let l1 = L1::builder(100 * overhead())
+        .policy(Policy::TinyLfu)
+        .build();
     for n in 0..60 {
         assert_eq!(l1.insert(key(n), Blob::new(0, 0), None), STORED);
     }
@@ -215,7 +219,7 @@ fn what_entries_share_does_not_make_tiny_lfu_refuse_less() {
 /// moka subtracts the new weight of an entry that is removed before it has added it.
 #[test]
 fn an_entry_that_is_replaced_and_removed_leaves_the_policy_as_strict_as_before() {
-    let l1 = L1::builder(10 * overhead()).build();
+    let l1 = L1::builder(10 * overhead()).policy(Policy::TinyLfu).build();
     for n in 0..6 {
         assert_eq!(l1.insert(key(n), Blob::new(0, 0), None), STORED);
     }
@@ -233,7 +237,7 @@ fn an_entry_that_is_replaced_and_removed_leaves_the_policy_as_strict_as_before()
 
 #[test]
 fn a_refused_newcomer_leaves_no_stale_value() {
-    let l1 = L1::builder(4 * overhead()).build();
+    let l1 = L1::builder(4 * overhead()).policy(Policy::TinyLfu).build();
     for n in 0..4 {
         assert_eq!(l1.insert(key(n), Blob::new(0, 0), None), STORED);
     }
