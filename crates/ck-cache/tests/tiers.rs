@@ -8,6 +8,7 @@
 mod tiers {
     mod support;
 
+    mod cancellations;
     mod freshness;
     mod loads;
     mod namespaces;
