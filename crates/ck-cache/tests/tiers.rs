@@ -6,11 +6,14 @@
 #[cfg(test)]
 #[path = "tiers"]
 mod tiers {
+    mod map_store;
+    mod oracle;
     mod support;
 
     mod cancellations;
     mod freshness;
     mod loads;
+    mod model;
     mod namespaces;
     mod order;
     mod typed;

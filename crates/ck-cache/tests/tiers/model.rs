@@ -1,0 +1,607 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+
+use ck_cache::{
+    Cache, Error, ErrorKind, LoadOptions, Policy, PutOptions, Result, StoreFailure, open_store,
+};
+use ck_codec::MessagePack;
+use proptest::prelude::*;
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+
+use super::map_store::MapStore;
+use super::oracle::{
+    Gives, Kind, LOADER_FAILS, Load, Made, NumbersKey, PrivateKey, Seen, State, TextKey, Ttl,
+    bytes_of_numbers, bytes_of_table,
+};
+
+const CASES: u32 = 250;
+const STEPS: usize = 120;
+
+/// Keys, of which the last ones are those of values that stay in the process.
+const KEYS: usize = 8;
+const SHARED_KEYS: usize = 6;
+
+/// The cache itself, and a namespace in it.
+const SPACES: usize = 2;
+
+const LONG: Duration = Duration::from_secs(600);
+const SHORT: Duration = Duration::from_millis(3);
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Put(Place, Kind, usize, Ttl, bool),
+    Get(Place, Kind),
+    /// As another process that keeps nothing itself.
+    GetElsewhere(usize, Kind),
+    /// A load; the number of its value is not known yet.
+    Load(Place, Load),
+    Remove(Place),
+    Expire(Place),
+    Invalidate,
+    Wait,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    space: usize,
+    key: usize,
+}
+
+impl Place {
+    fn name(self) -> String {
+        format!("k{}", self.key)
+    }
+
+    fn is_private(self) -> bool {
+        self.key >= SHARED_KEYS
+    }
+
+    /// The kind that is put here when `kind` was drawn: keys tell apart what stays in the process.
+    fn kind(self, kind: Kind) -> Kind {
+        if self.is_private() {
+            Kind::Private
+        } else {
+            kind
+        }
+    }
+}
+
+fn place() -> impl Strategy<Value = Place> {
+    (prop_oneof![3 => Just(0), 1 => Just(1)], 0..KEYS).prop_map(|(space, key)| Place { space, key })
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    prop::sample::select(vec![Kind::Table, Kind::Bytes, Kind::Text, Kind::Numbers])
+}
+
+fn any_kind() -> impl Strategy<Value = Kind> {
+    prop_oneof![4 => kind(), 1 => Just(Kind::Private)]
+}
+
+fn size() -> impl Strategy<Value = usize> {
+    prop_oneof![0..200_usize, 0..5_000_usize, 0..60_000_usize]
+}
+
+fn life() -> impl Strategy<Value = (Ttl, bool)> {
+    prop_oneof![
+        4 => Just((Ttl::Endless, false)),
+        2 => Just((Ttl::Long, false)),
+        3 => Just((Ttl::Long, true)),
+        1 => Just((Ttl::Short, false)),
+        1 => Just((Ttl::Short, true)),
+    ]
+}
+
+fn load() -> impl Strategy<Value = Load> {
+    let kind = prop::sample::select(vec![Kind::Table, Kind::Text, Kind::Numbers]);
+    let gives = prop_oneof![3 => Just(0), 1 => Just(1), 1 => Just(2)];
+    let drawn = (kind, gives, size(), any::<bool>(), 0..4, life());
+    drawn.prop_map(|(kind, gives, size, remembers_absence, ahead, life)| Load {
+        kind,
+        gives: match gives {
+            0 => Gives::Value(Made {
+                kind,
+                number: 0,
+                size,
+            }),
+            1 => Gives::Nothing,
+            _ => Gives::Error,
+        },
+        is_ahead: ahead == 0,
+        remembers_absence,
+        ttl: life.0,
+        may_be_stale: life.1,
+    })
+}
+
+/// Steps, and after how many operations the store begins to fail in each.
+fn steps() -> impl Strategy<Value = Vec<(Step, Option<usize>)>> {
+    let step = prop_oneof![
+        10 => (place(), kind(), size(), life())
+            .prop_map(|(place, kind, size, life)| Step::Put(place, kind, size, life.0, life.1)),
+        10 => (place(), any_kind()).prop_map(|(place, kind)| Step::Get(place, kind)),
+        4 => (0..SHARED_KEYS, kind()).prop_map(|(key, kind)| Step::GetElsewhere(key, kind)),
+        10 => (place(), load()).prop_map(|(place, load)| Step::Load(place, load)),
+        2 => place().prop_map(Step::Remove),
+        3 => place().prop_map(Step::Expire),
+        1 => Just(Step::Invalidate),
+        1 => Just(Step::Wait),
+    ];
+    let failing = prop_oneof![6 => Just(None), 1 => (0..6_usize).prop_map(Some)];
+    prop::collection::vec((step, failing), 1..=STEPS)
+}
+
+#[derive(Debug, Clone)]
+struct Setting {
+    l1_bytes: u64,
+    policy: Policy,
+    max_age: Option<Duration>,
+    on_failure: StoreFailure,
+}
+
+fn setting() -> impl Strategy<Value = Setting> {
+    let l1_bytes = prop::sample::select(vec![0, 2_000, 20_000, 1 << 20]);
+    let policy = prop::sample::select(vec![Policy::Lru, Policy::TinyLfu]);
+    let max_age = prop_oneof![3 => Just(None), 1 => Just(Some(SHORT))];
+    let on_failure = prop::sample::select(vec![StoreFailure::Error, StoreFailure::Miss]);
+    let drawn = (l1_bytes, policy, max_age, on_failure);
+    drawn.prop_map(|(l1_bytes, policy, max_age, on_failure)| Setting {
+        l1_bytes,
+        policy,
+        max_age,
+        on_failure,
+    })
+}
+
+/// What lies below the process.
+enum Below {
+    Nothing,
+    Map(MapStore),
+    /// A directory; with a limit it may drop entries and refuse them.
+    File(TempDir, &'static str),
+}
+
+struct Run {
+    below: Below,
+    l1_bytes: u64,
+    spaces: [Cache; SPACES],
+    elsewhere: Option<Cache>,
+    states: [[Vec<State>; KEYS]; SPACES],
+    /// The namespace was invalidated here and not in the store.
+    is_namespace_unsure: bool,
+    numbers: u32,
+}
+
+impl Run {
+    fn new(below: Below, setting: &Setting) -> Self {
+        let store = || match &below {
+            Below::Nothing => None,
+            Below::Map(store) => Some(Arc::new(store.clone()) as Arc<dyn ck_cache::Backend>),
+            Below::File(dir, options) => {
+                Some(open_store(&format!("file:{}{options}", dir.path().display())).unwrap())
+            }
+        };
+        let cache = match store() {
+            None => Cache::in_process(setting.l1_bytes),
+            Some(store) => {
+                let builder = Cache::builder(store)
+                    .l1_bytes(setting.l1_bytes)
+                    .l1_policy(setting.policy)
+                    .memory_budget_bytes(16 << 20)
+                    .on_store_failure(setting.on_failure);
+                match setting.max_age {
+                    Some(max_age) => builder.l1_max_age(max_age).build(),
+                    None => builder.build(),
+                }
+            }
+        };
+        let elsewhere = store().map(Cache::new);
+        Self {
+            below,
+            l1_bytes: setting.l1_bytes,
+            spaces: [cache.clone(), cache.namespace("n")],
+            elsewhere,
+            states: std::array::from_fn(|_| std::array::from_fn(|_| vec![State::Gone])),
+            is_namespace_unsure: false,
+            numbers: 0,
+        }
+    }
+
+    /// Only the process has it, if anything.
+    fn is_local(&self, place: Place) -> bool {
+        place.is_private() || matches!(self.below, Below::Nothing)
+    }
+
+    fn is_limited(&self) -> bool {
+        matches!(self.below, Below::File(_, options) if !options.is_empty())
+    }
+
+    fn is_unsure(&self, place: Place) -> bool {
+        place.space > 0 && self.is_namespace_unsure
+    }
+
+    /// All that may be there.
+    fn possible(&self, place: Place) -> Vec<State> {
+        let mut states = self.states[place.space][place.key].clone();
+        if self.is_local(place) || self.is_limited() || self.is_unsure(place) {
+            states.push(State::Gone);
+        }
+        states
+    }
+
+    /// Something was written or removed.
+    fn set(&mut self, place: Place, states: Vec<State>, is_certain: bool) {
+        let is_certain = is_certain && !self.is_unsure(place);
+        let known = &mut self.states[place.space][place.key];
+        if is_certain {
+            known.clear();
+        }
+        for state in states {
+            if !known.contains(&state) {
+                known.push(state);
+            }
+        }
+    }
+
+    async fn step(&mut self, step: Step, failing: Option<usize>) -> Result<(), TestCaseError> {
+        let failing = match &self.below {
+            Below::Map(store) => {
+                store.fail_after(failing);
+                failing.is_some()
+            }
+            _ => false,
+        };
+        match step {
+            Step::Put(place, kind, size, ttl, may_be_stale) => {
+                let made = self.make(place.kind(kind), size);
+                self.put(place, made, ttl, may_be_stale, failing).await?;
+            }
+            Step::Get(place, kind) => {
+                let seen = get(&self.spaces[place.space], place.name(), kind).await;
+                self.check_get(place, kind, &seen, failing)?;
+            }
+            Step::GetElsewhere(key, kind) => {
+                let place = Place { space: 0, key };
+                if let Some(elsewhere) = &self.elsewhere {
+                    let seen = get(elsewhere, place.name(), kind).await;
+                    self.check_get(place, kind, &seen, failing)?;
+                }
+            }
+            Step::Load(place, mut load) => {
+                load.kind = place.kind(load.kind);
+                if let Gives::Value(made) = load.gives {
+                    load.gives = Gives::Value(self.make(load.kind, made.size));
+                }
+                self.load(place, &load, failing).await?;
+            }
+            Step::Remove(place) => {
+                let removed = self.spaces[place.space].remove(place.name()).await;
+                self.changed(place, removed, failing, |_| State::Gone)?;
+            }
+            Step::Expire(place) => {
+                let expired = self.spaces[place.space].expire(place.name()).await;
+                self.changed(place, expired, failing, State::expired)?;
+            }
+            Step::Invalidate => {
+                let invalidated = self.spaces[1].invalidate().await;
+                let may_fail = failing || self.is_limited() || matches!(self.below, Below::Nothing);
+                prop_assert!(may_fail || invalidated.is_ok(), "{invalidated:?}");
+                self.is_namespace_unsure = invalidated.is_err();
+                for key in 0..KEYS {
+                    let place = Place { space: 1, key };
+                    self.set(place, vec![State::Gone], true);
+                }
+            }
+            Step::Wait => tokio::time::sleep(SHORT + Duration::from_millis(1)).await,
+        }
+        self.settle().await;
+        if let Below::Map(store) = &self.below {
+            store.fail_after(None);
+        }
+        self.check()
+    }
+
+    fn make(&mut self, kind: Kind, size: usize) -> Made {
+        self.numbers += 1;
+        let number = self.numbers;
+        Made { kind, number, size }
+    }
+
+    /// Waits until nothing runs in the background.
+    async fn settle(&self) {
+        while Handle::current().metrics().num_alive_tasks() > 0 {
+            tokio::time::sleep(Duration::from_micros(50)).await;
+        }
+    }
+
+    /// What holds after each step.
+    fn check(&self) -> Result<(), TestCaseError> {
+        let cache = &self.spaces[0];
+        prop_assert_eq!(cache.memory_budget().used(), 0);
+        prop_assert_eq!(cache.stats().corrupt, 0);
+        match cache.stats().l1 {
+            Some(l1) => {
+                prop_assert_eq!(l1.budget_bytes, self.l1_bytes);
+                prop_assert!(l1.bytes <= l1.budget_bytes, "{:?}", l1);
+            }
+            None => prop_assert_eq!(self.l1_bytes, 0),
+        }
+        Ok(())
+    }
+
+    async fn put(
+        &mut self,
+        place: Place,
+        made: Made,
+        ttl: Ttl,
+        may_be_stale: bool,
+        failing: bool,
+    ) -> Result<(), TestCaseError> {
+        let (cache, name) = (&self.spaces[place.space], place.name());
+        let options = put_options(ttl, may_be_stale);
+        let outcome = match made.kind {
+            Kind::Table => cache.put_table(name, made.table(), &options).await,
+            Kind::Bytes => cache.put_bytes(name, made.bytes(), &options).await,
+            Kind::Text => {
+                let value = MessagePack(made.text());
+                cache.put(&TextKey(name), value, &options).await
+            }
+            Kind::Numbers => {
+                let value = MessagePack(made.numbers());
+                cache.put(&NumbersKey(name), value, &options).await
+            }
+            Kind::Private => cache.put(&PrivateKey(name), made.text(), &options).await,
+        };
+        match outcome {
+            Ok(outcome) if outcome.is_stored() => {
+                self.set(place, State::written(Some(made), ttl, may_be_stale), true);
+            }
+            // The process does not keep it, nor what was there before.
+            Ok(_) if self.is_local(place) => self.set(place, vec![State::Gone], true),
+            Ok(outcome) => prop_assert!(self.is_limited(), "{outcome:?}"),
+            Err(error) => prop_assert!(failing, "{error}"),
+        }
+        Ok(())
+    }
+
+    fn check_get(
+        &self,
+        place: Place,
+        kind: Kind,
+        seen: &Seen,
+        failing: bool,
+    ) -> Result<(), TestCaseError> {
+        let states = self.possible(place);
+        let is_local = self.is_local(place);
+        let allowed: Vec<_> = states
+            .iter()
+            .map(|state| state.get(kind, is_local))
+            .collect();
+        let is_excused =
+            failing && matches!(seen, Seen::Nothing | Seen::Error(ErrorKind::Transient));
+        prop_assert!(
+            is_excused || allowed.contains(seen),
+            "{place:?} {kind:?}: {seen:.40?} of {states:?}"
+        );
+        Ok(())
+    }
+
+    async fn load(
+        &mut self,
+        place: Place,
+        load: &Load,
+        failing: bool,
+    ) -> Result<(), TestCaseError> {
+        let (seen, ran) = run_load(&self.spaces[place.space], place.name(), load).await;
+        // A refresh runs beside the caller.
+        self.settle().await;
+        let ran = ran.load(SeqCst);
+        let mut states = self.possible(place);
+        if failing {
+            states.push(State::Gone);
+        }
+        let is_local = self.is_local(place);
+        let is_allowed = states.iter().any(|state| {
+            let (expected, runs) = state.load(load, is_local);
+            // A store that fails may keep a refresh from running.
+            seen == expected && (failing || runs.is_none_or(|runs| runs == ran))
+        });
+        let is_excused = failing && seen == Seen::Error(ErrorKind::Transient);
+        prop_assert!(
+            is_excused || is_allowed,
+            "{place:?} {load:?}: {seen:.40?}, ran: {ran}, of {states:?}"
+        );
+        if let Some(written) = load.writes().filter(|_| ran) {
+            let is_certain = !failing && !self.is_limited();
+            self.set(place, written, is_certain);
+        }
+        Ok(())
+    }
+
+    /// An entry was removed or told to expire; `found` says whether there was one.
+    fn changed(
+        &mut self,
+        place: Place,
+        found: Result<bool, Error>,
+        failing: bool,
+        change: impl Fn(State) -> State,
+    ) -> Result<(), TestCaseError> {
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                prop_assert!(failing, "{error}");
+                return Ok(());
+            }
+        };
+        let states = self.possible(place);
+        let is_allowed = states.iter().any(|state| (*state != State::Gone) == found);
+        prop_assert!(is_allowed || failing, "found: {found}, of {states:?}");
+        self.set(place, states.into_iter().map(change).collect(), true);
+        Ok(())
+    }
+
+    /// What the process alone holds is charged.
+    async fn check_charge(&self) -> Result<(), TestCaseError> {
+        if !matches!(self.below, Below::Nothing) {
+            return Ok(());
+        }
+        let mut found = 0;
+        for (space, states) in self.states.iter().enumerate() {
+            for (key, states) in states.iter().enumerate() {
+                for state in states {
+                    let State::Held {
+                        made: Some(made), ..
+                    } = state
+                    else {
+                        continue;
+                    };
+                    let place = Place { space, key };
+                    if let Seen::Value(value) =
+                        get(&self.spaces[space], place.name(), made.kind).await
+                    {
+                        found += value.len() as u64;
+                        break;
+                    }
+                }
+            }
+        }
+        let held = self.spaces[0].stats().l1.map_or(0, |l1| l1.bytes);
+        prop_assert!(found <= held, "{found} bytes found, {held} charged");
+        Ok(())
+    }
+}
+
+fn put_options(ttl: Ttl, may_be_stale: bool) -> PutOptions {
+    let options = match ttl {
+        Ttl::Endless => PutOptions::new(),
+        Ttl::Long => PutOptions::new().with_ttl(LONG),
+        Ttl::Short => PutOptions::new().with_ttl(SHORT),
+    };
+    if may_be_stale {
+        options.with_stale_for(LONG)
+    } else {
+        options
+    }
+}
+
+async fn get(cache: &Cache, name: String, kind: Kind) -> Seen {
+    match kind {
+        Kind::Table => seen(cache.get_table(name).await, |table| bytes_of_table(&table)),
+        Kind::Bytes => seen(cache.get_bytes(name).await, Into::into),
+        Kind::Text => seen(cache.get(&TextKey(name)).await, |text| {
+            text.0.clone().into()
+        }),
+        Kind::Numbers => seen(cache.get(&NumbersKey(name)).await, |numbers| {
+            bytes_of_numbers(&numbers.0)
+        }),
+        Kind::Private => seen(cache.get(&PrivateKey(name)).await, |text| {
+            text.as_bytes().to_vec()
+        }),
+    }
+}
+
+fn seen<T>(found: Result<Option<T>, Error>, bytes: impl Fn(T) -> Vec<u8>) -> Seen {
+    match found {
+        Ok(Some(value)) => Seen::Value(bytes(value)),
+        Ok(None) => Seen::Nothing,
+        Err(error) => Seen::Error(error.kind()),
+    }
+}
+
+/// What the load gives, and a flag that its loader sets.
+async fn run_load(cache: &Cache, name: String, load: &Load) -> (Seen, Arc<AtomicBool>) {
+    let mut options = LoadOptions::new()
+        .with_put(put_options(load.ttl, load.may_be_stale))
+        .with_load_bytes(1000);
+    if load.is_ahead {
+        options = options.with_refresh_ahead(2 * LONG);
+    }
+    if load.remembers_absence {
+        options = options.with_absent_ttl(LONG);
+    }
+    let ran = Arc::new(AtomicBool::new(false));
+    let given = {
+        let (ran, gives) = (Arc::clone(&ran), load.gives);
+        move || async move {
+            ran.store(true, SeqCst);
+            match gives {
+                Gives::Value(made) => Ok(Some(made)),
+                Gives::Nothing => Ok(None),
+                Gives::Error => Err(Error::new(LOADER_FAILS, "as told")),
+            }
+        }
+    };
+    let seen = match load.kind {
+        Kind::Table => {
+            let loader = || async { Ok::<_, Error>(given().await?.map(Made::table)) };
+            let loaded = cache.get_or_load_table(name, &options, loader).await;
+            seen(loaded, |table| bytes_of_table(&table))
+        }
+        Kind::Numbers => {
+            let made = |made: Made| MessagePack(made.numbers());
+            let loader = move || async move { Ok::<_, Error>(given().await?.map(made)) };
+            let loaded = cache.get_or_load(&NumbersKey(name), &options, loader).await;
+            seen(loaded, |numbers| bytes_of_numbers(&numbers.0))
+        }
+        Kind::Text => {
+            let made = |made: Made| MessagePack(made.text());
+            let loader = move || async move { Ok::<_, Error>(given().await?.map(made)) };
+            let loaded = cache.get_or_load(&TextKey(name), &options, loader).await;
+            seen(loaded, |text| text.0.clone().into())
+        }
+        Kind::Private | Kind::Bytes => {
+            let loader = || async { Ok::<_, Error>(given().await?.map(Made::text)) };
+            let loaded = cache.get_or_load(&PrivateKey(name), &options, loader).await;
+            seen(loaded, |text| text.as_bytes().to_vec())
+        }
+    };
+    (seen, ran)
+}
+
+fn run(
+    below: Below,
+    setting: &Setting,
+    steps: Vec<(Step, Option<usize>)>,
+) -> Result<(), TestCaseError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut run = Run::new(below, setting);
+        for (step, failing) in steps {
+            run.step(step, failing).await?;
+        }
+        run.check_charge().await
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_process_alone_is_a_map_that_may_forget(setting in setting(), steps in steps()) {
+        run(Below::Nothing, &setting, steps)?;
+    }
+
+    #[test]
+    fn over_a_directory_the_tiers_are_a_map(setting in setting(), steps in steps()) {
+        run(Below::File(tempfile::tempdir().unwrap(), ""), &setting, steps)?;
+    }
+
+    #[test]
+    fn over_a_directory_with_a_limit_the_tiers_are_a_map_that_may_forget(
+        setting in setting(),
+        steps in steps(),
+    ) {
+        let options = "?limit_bytes=300KiB&value_limit_bytes=50KiB";
+        run(Below::File(tempfile::tempdir().unwrap(), options), &setting, steps)?;
+    }
+
+    #[test]
+    fn over_a_store_that_fails_the_tiers_never_make_things_up(setting in setting(), steps in steps()) {
+        run(Below::Map(MapStore::default()), &setting, steps)?;
+    }
+}
