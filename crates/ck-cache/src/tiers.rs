@@ -236,7 +236,7 @@ impl Shared {
     ) -> Result<Outcome> {
         let (shared, key) = (Arc::clone(self), key.clone());
         complete(async move {
-            let publication = shared.order.lock(&key).await;
+            let mut publication = shared.order.lock(&key).await;
             match unless_changed_since {
                 Some(moment) if !publication.is_still(moment) => {
                     return Ok(Outcome::Rejected(Rejection::Superseded));
