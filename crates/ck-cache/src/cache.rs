@@ -277,7 +277,10 @@ impl Shared {
                 Some(l1) => l1.remove(&own_key),
                 None => false,
             };
-            let changed = work(own_key).await?;
+            let changed = work(own_key.clone()).await;
+            // Those who began meanwhile may have seen what was before.
+            shared.forget_flights(&own_key);
+            let changed = changed?;
             // With a store, it says whether there was an entry, unless the value never went there.
             Ok(changed || was_held)
         });

@@ -250,9 +250,15 @@ impl Shared {
                 l1.remove(&key);
             }
             let stored = match (draft, &shared.backend) {
-                (Some(draft), Some(backend)) => Some(draft.commit(&**backend, &key).await?),
+                (Some(draft), Some(backend)) => Some(draft.commit(&**backend, &key).await),
                 _ => None,
             };
+            // So may those who began during the commit.
+            match unless_changed_since {
+                Some(_) => shared.lookups.detach(&key),
+                None => shared.forget_flights(&key),
+            }
+            let stored = stored.transpose()?;
             stage("put", &key, "committed");
             let is_current = stored.as_ref().is_none_or(Outcome::is_stored)
                 || unless_changed_since.is_some()
