@@ -8,6 +8,7 @@ use ck_core::{
     ErrorKind, Expiry, Key, MemoryEntry, Outcome, Page, Pruned, Rejection, Result, Usage, Version,
     WriteMode, WriteOptions, aligned_bytes,
 };
+use tokio::task::yield_now;
 
 /// A store in a map that fails when it is told to, always before anything has happened. It maps nothing
 /// and has no leases.
@@ -20,6 +21,7 @@ struct State {
     stored: u128,
     /// How many operations work before all others fail.
     works_for: Option<usize>,
+    pauses: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -39,22 +41,47 @@ impl MapStore {
         self.0.lock().unwrap()
     }
 
+    /// Has each operation pause a few times before and after it works, as `seed` decides; not at all for
+    /// `None`.
+    pub(crate) fn pause(&self, seed: Option<u64>) {
+        self.lock().pauses = seed;
+    }
+
     /// Runs an operation, unless it is to fail.
     fn run<'a, T: Send + 'a>(
         &self,
-        work: impl FnOnce(&mut State) -> T,
+        work: impl FnOnce(&mut State) -> T + Send + 'a,
     ) -> BoxFuture<'a, Result<T>> {
-        let mut state = self.lock();
-        let result = match &mut state.works_for {
-            Some(0) => Err(Error::new(ErrorKind::Transient, "as told")),
-            left => {
-                if let Some(left) = left {
-                    *left -= 1;
+        let store = self.clone();
+        Box::pin(async move {
+            store.take_pause().await;
+            let result = {
+                let mut state = store.lock();
+                match &mut state.works_for {
+                    Some(0) => Err(Error::new(ErrorKind::Transient, "as told")),
+                    left => {
+                        if let Some(left) = left {
+                            *left -= 1;
+                        }
+                        Ok(work(&mut state))
+                    }
                 }
-                Ok(work(&mut state))
-            }
-        };
-        Box::pin(std::future::ready(result))
+            };
+            store.take_pause().await;
+            result
+        })
+    }
+
+    async fn take_pause(&self) {
+        let times = self.lock().pauses.as_mut().map_or(0, |pauses| {
+            *pauses = pauses
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (*pauses >> 33) % 5
+        });
+        for _ in 0..times {
+            yield_now().await;
+        }
     }
 }
 
@@ -87,7 +114,7 @@ impl Backend for MapStore {
         key: &'a Key,
         options: WriteOptions,
     ) -> BoxFuture<'a, Result<ControlFlow<Rejection, Box<dyn EntryWriter>>>> {
-        self.run(|_| {
+        self.run(move |_| {
             ControlFlow::Continue(Box::new(Writer {
                 store: self.clone(),
                 key: key.clone(),
@@ -105,7 +132,7 @@ impl Backend for MapStore {
     }
 
     fn touch<'a>(&'a self, key: &'a Key, expiry: Expiry) -> BoxFuture<'a, Result<bool>> {
-        self.run(|state| {
+        self.run(move |state| {
             let is_live = state.live(key).is_some();
             if let Some(entry) = state.entries.get_mut(key).filter(|_| is_live) {
                 entry.expiry = expiry;
@@ -182,7 +209,7 @@ struct Writer {
 impl EntryWriter for Writer {
     fn write(&mut self, parts: Vec<Bytes>) -> BoxFuture<'_, Result<ControlFlow<Rejection>>> {
         let Self { store, body, .. } = self;
-        store.run(|_| {
+        store.run(move |_| {
             parts.iter().for_each(|part| body.extend_from_slice(part));
             ControlFlow::Continue(())
         })
@@ -190,7 +217,7 @@ impl EntryWriter for Writer {
 
     fn commit(self: Box<Self>, head: Bytes) -> BoxFuture<'static, Result<Outcome>> {
         assert_eq!(head.len(), self.options.head_len);
-        self.store.clone().run(|state| {
+        self.store.clone().run(move |state| {
             let present = state.live(&self.key).map(|entry| entry.version);
             let is_admitted = match self.options.mode {
                 WriteMode::Overwrite => true,

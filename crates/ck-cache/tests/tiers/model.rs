@@ -3,12 +3,14 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use ck_cache::{
-    Cache, Error, ErrorKind, LoadOptions, Policy, PutOptions, Result, StoreFailure, open_store,
+    Cache, Error, ErrorKind, LoadOptions, Outcome, Policy, PutOptions, Result, StoreFailure,
+    open_store,
 };
 use ck_codec::MessagePack;
 use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
+use tokio::task::yield_now;
 
 use super::map_store::MapStore;
 use super::oracle::{
@@ -41,6 +43,20 @@ enum Step {
     Expire(Place),
     Invalidate,
     Wait,
+    Race(Race),
+}
+
+/// A reader and a change of the same key at the same time.
+#[derive(Debug, Clone, Copy)]
+struct Race {
+    place: Place,
+    /// Else a plain get of that kind.
+    loads: bool,
+    load: Load,
+    /// The size of what is put, else the entry is removed.
+    puts: Option<usize>,
+    kind: Kind,
+    seed: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -116,6 +132,19 @@ fn load() -> impl Strategy<Value = Load> {
     })
 }
 
+fn race() -> impl Strategy<Value = Race> {
+    let puts = prop::option::weighted(0.7, size());
+    let drawn = (place(), any::<bool>(), load(), puts, kind(), any::<u64>());
+    drawn.prop_map(|(place, loads, load, puts, kind, seed)| Race {
+        place,
+        loads,
+        load,
+        puts,
+        kind,
+        seed,
+    })
+}
+
 /// Steps, and after how many operations the store begins to fail in each.
 fn steps() -> impl Strategy<Value = Vec<(Step, Option<usize>)>> {
     let step = prop_oneof![
@@ -128,6 +157,7 @@ fn steps() -> impl Strategy<Value = Vec<(Step, Option<usize>)>> {
         3 => place().prop_map(Step::Expire),
         1 => Just(Step::Invalidate),
         1 => Just(Step::Wait),
+        5 => race().prop_map(Step::Race),
     ];
     let failing = prop_oneof![6 => Just(None), 1 => (0..6_usize).prop_map(Some)];
     prop::collection::vec((step, failing), 1..=STEPS)
@@ -247,6 +277,7 @@ impl Run {
 
     async fn step(&mut self, step: Step, failing: Option<usize>) -> Result<(), TestCaseError> {
         let failing = match &self.below {
+            Below::Map(_) if matches!(step, Step::Race(_)) => false,
             Below::Map(store) => {
                 store.fail_after(failing);
                 failing.is_some()
@@ -294,6 +325,7 @@ impl Run {
                     self.set(place, vec![State::Gone], true);
                 }
             }
+            Step::Race(race) => self.race(race).await?,
             Step::Wait => tokio::time::sleep(SHORT + Duration::from_millis(1)).await,
         }
         self.settle().await;
@@ -339,21 +371,8 @@ impl Run {
         may_be_stale: bool,
         failing: bool,
     ) -> Result<(), TestCaseError> {
-        let (cache, name) = (&self.spaces[place.space], place.name());
-        let options = put_options(ttl, may_be_stale);
-        let outcome = match made.kind {
-            Kind::Table => cache.put_table(name, made.table(), &options).await,
-            Kind::Bytes => cache.put_bytes(name, made.bytes(), &options).await,
-            Kind::Text => {
-                let value = MessagePack(made.text());
-                cache.put(&TextKey(name), value, &options).await
-            }
-            Kind::Numbers => {
-                let value = MessagePack(made.numbers());
-                cache.put(&NumbersKey(name), value, &options).await
-            }
-            Kind::Private => cache.put(&PrivateKey(name), made.text(), &options).await,
-        };
+        let cache = &self.spaces[place.space];
+        let outcome = put(cache, place.name(), made, ttl, may_be_stale).await;
         match outcome {
             Ok(outcome) if outcome.is_stored() => {
                 self.set(place, State::written(Some(made), ttl, may_be_stale), true);
@@ -394,7 +413,8 @@ impl Run {
         load: &Load,
         failing: bool,
     ) -> Result<(), TestCaseError> {
-        let (seen, ran) = run_load(&self.spaces[place.space], place.name(), load).await;
+        let ran = Arc::new(AtomicBool::new(false));
+        let seen = run_load(&self.spaces[place.space], place.name(), load, &ran).await;
         // A refresh runs beside the caller.
         self.settle().await;
         let ran = ran.load(SeqCst);
@@ -418,6 +438,86 @@ impl Run {
             self.set(place, written, is_certain);
         }
         Ok(())
+    }
+
+    /// What is put or removed while somebody reads is what is there afterwards.
+    async fn race(&mut self, race: Race) -> Result<(), TestCaseError> {
+        let place = race.place;
+        let mut load = race.load;
+        load.kind = place.kind(load.kind);
+        if let Gives::Value(made) = load.gives {
+            load.gives = Gives::Value(self.make(load.kind, made.size));
+        }
+        let kind = place.kind(race.kind);
+        let puts = race.puts.map(|size| self.make(kind, size));
+        if let Below::Map(store) = &self.below {
+            store.pause(Some(race.seed));
+        }
+        let cache = &self.spaces[place.space];
+        let ran = Arc::new(AtomicBool::new(false));
+        let reader = async {
+            for _ in 0..race.seed / 20 % 20 {
+                yield_now().await;
+            }
+            if race.loads {
+                run_load(cache, place.name(), &load, &ran).await
+            } else {
+                get(cache, place.name(), kind).await
+            }
+        };
+        let change = async {
+            for _ in 0..race.seed % 20 {
+                yield_now().await;
+            }
+            let ran_before = ran.load(SeqCst);
+            let changed = match puts {
+                Some(made) => put(cache, place.name(), made, Ttl::Endless, false)
+                    .await
+                    .map(|outcome| outcome.is_stored()),
+                None => cache.remove(place.name()).await.map(|_| true),
+            };
+            let after = get(cache, place.name(), kind).await;
+            (changed.unwrap(), ran_before, after)
+        };
+        let (seen, (is_changed, ran_before, after)) = tokio::join!(reader, change);
+        self.settle().await;
+        if let Below::Map(store) = &self.below {
+            store.pause(None);
+        }
+
+        let is_local = self.is_local(place);
+        prop_assert!(is_changed || is_local || self.is_limited());
+        let changed = match puts {
+            Some(made) if is_changed => State::written(Some(made), Ttl::Endless, false),
+            _ if is_changed || is_local => vec![State::Gone],
+            _ => Vec::new(),
+        };
+        let mut states = self.possible(place);
+        states.extend(&changed);
+        let is_allowed = states.iter().any(|state| {
+            let expected = match race.loads {
+                true => state.load(&load, is_local).0,
+                false => state.get(kind, is_local),
+            };
+            seen == expected
+        });
+        prop_assert!(is_allowed, "{race:?}: {seen:.40?} of {states:?}");
+        let is_replaced = !changed.is_empty();
+        // Nothing else can have made the load's value the newer one than that it began later.
+        let is_found = changed.iter().all(|state| {
+            let (_, runs) = state.load(&load, is_local);
+            runs == Some(false)
+        });
+        self.set(place, changed, is_replaced);
+        if let Some(written) = load.writes().filter(|_| ran.load(SeqCst)) {
+            if !is_replaced || !ran_before && (!is_found || is_local || self.is_limited()) {
+                self.set(place, written, false);
+            }
+        }
+        // Also for those who come while the reader is still at it.
+        self.check_get(place, kind, &after, false)?;
+        let seen = get(&self.spaces[place.space], place.name(), kind).await;
+        self.check_get(place, kind, &seen, false)
     }
 
     /// An entry was removed or told to expire; `found` says whether there was one.
@@ -486,6 +586,29 @@ fn put_options(ttl: Ttl, may_be_stale: bool) -> PutOptions {
     }
 }
 
+async fn put(
+    cache: &Cache,
+    name: String,
+    made: Made,
+    ttl: Ttl,
+    may_be_stale: bool,
+) -> Result<Outcome, Error> {
+    let options = put_options(ttl, may_be_stale);
+    match made.kind {
+        Kind::Table => cache.put_table(name, made.table(), &options).await,
+        Kind::Bytes => cache.put_bytes(name, made.bytes(), &options).await,
+        Kind::Text => {
+            let value = MessagePack(made.text());
+            cache.put(&TextKey(name), value, &options).await
+        }
+        Kind::Numbers => {
+            let value = MessagePack(made.numbers());
+            cache.put(&NumbersKey(name), value, &options).await
+        }
+        Kind::Private => cache.put(&PrivateKey(name), made.text(), &options).await,
+    }
+}
+
 async fn get(cache: &Cache, name: String, kind: Kind) -> Seen {
     match kind {
         Kind::Table => seen(cache.get_table(name).await, |table| bytes_of_table(&table)),
@@ -510,8 +633,8 @@ fn seen<T>(found: Result<Option<T>, Error>, bytes: impl Fn(T) -> Vec<u8>) -> See
     }
 }
 
-/// What the load gives, and a flag that its loader sets.
-async fn run_load(cache: &Cache, name: String, load: &Load) -> (Seen, Arc<AtomicBool>) {
+/// What the load gives. Its loader sets `ran`.
+async fn run_load(cache: &Cache, name: String, load: &Load, ran: &Arc<AtomicBool>) -> Seen {
     let mut options = LoadOptions::new()
         .with_put(put_options(load.ttl, load.may_be_stale))
         .with_load_bytes(1000);
@@ -521,9 +644,8 @@ async fn run_load(cache: &Cache, name: String, load: &Load) -> (Seen, Arc<Atomic
     if load.remembers_absence {
         options = options.with_absent_ttl(LONG);
     }
-    let ran = Arc::new(AtomicBool::new(false));
     let given = {
-        let (ran, gives) = (Arc::clone(&ran), load.gives);
+        let (ran, gives) = (Arc::clone(ran), load.gives);
         move || async move {
             ran.store(true, SeqCst);
             match gives {
@@ -533,7 +655,7 @@ async fn run_load(cache: &Cache, name: String, load: &Load) -> (Seen, Arc<Atomic
             }
         }
     };
-    let seen = match load.kind {
+    match load.kind {
         Kind::Table => {
             let loader = || async { Ok::<_, Error>(given().await?.map(Made::table)) };
             let loaded = cache.get_or_load_table(name, &options, loader).await;
@@ -556,8 +678,7 @@ async fn run_load(cache: &Cache, name: String, load: &Load) -> (Seen, Arc<Atomic
             let loaded = cache.get_or_load(&PrivateKey(name), &options, loader).await;
             seen(loaded, |text| text.as_bytes().to_vec())
         }
-    };
-    (seen, ran)
+    }
 }
 
 fn run(
