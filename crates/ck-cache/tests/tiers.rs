@@ -8,6 +8,7 @@
 mod tiers {
     mod map_store;
     mod oracle;
+    mod steps;
     mod support;
 
     mod cancellations;

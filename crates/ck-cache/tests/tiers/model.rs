@@ -2,10 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
-use ck_cache::{
-    Cache, Error, ErrorKind, LoadOptions, Outcome, Policy, PutOptions, Result, StoreFailure,
-    open_store,
-};
+use ck_cache::{Cache, Error, ErrorKind, LoadOptions, Outcome, PutOptions, Result, open_store};
 use ck_codec::MessagePack;
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -17,173 +14,9 @@ use super::oracle::{
     Gives, Kind, LOADER_FAILS, Load, Made, NumbersKey, PrivateKey, Seen, State, TextKey, Ttl,
     bytes_of_numbers, bytes_of_table,
 };
+use super::steps::{KEYS, LONG, Place, Race, SHORT, SPACES, Setting, Step, setting, steps};
 
 const CASES: u32 = 250;
-const STEPS: usize = 120;
-
-/// Keys, of which the last ones are those of values that stay in the process.
-const KEYS: usize = 8;
-const SHARED_KEYS: usize = 6;
-
-/// The cache itself, and a namespace in it.
-const SPACES: usize = 2;
-
-const LONG: Duration = Duration::from_secs(600);
-const SHORT: Duration = Duration::from_millis(3);
-
-#[derive(Debug, Clone, Copy)]
-enum Step {
-    Put(Place, Kind, usize, Ttl, bool),
-    Get(Place, Kind),
-    /// As another process that keeps nothing itself.
-    GetElsewhere(usize, Kind),
-    /// A load; the number of its value is not known yet.
-    Load(Place, Load),
-    Remove(Place),
-    Expire(Place),
-    Invalidate,
-    Wait,
-    Race(Race),
-}
-
-/// A reader and a change of the same key at the same time.
-#[derive(Debug, Clone, Copy)]
-struct Race {
-    place: Place,
-    /// Else a plain get of that kind.
-    loads: bool,
-    load: Load,
-    /// The size of what is put, else the entry is removed.
-    puts: Option<usize>,
-    kind: Kind,
-    seed: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    space: usize,
-    key: usize,
-}
-
-impl Place {
-    fn name(self) -> String {
-        format!("k{}", self.key)
-    }
-
-    fn is_private(self) -> bool {
-        self.key >= SHARED_KEYS
-    }
-
-    /// The kind that is put here when `kind` was drawn: keys tell apart what stays in the process.
-    fn kind(self, kind: Kind) -> Kind {
-        if self.is_private() {
-            Kind::Private
-        } else {
-            kind
-        }
-    }
-}
-
-fn place() -> impl Strategy<Value = Place> {
-    (prop_oneof![3 => Just(0), 1 => Just(1)], 0..KEYS).prop_map(|(space, key)| Place { space, key })
-}
-
-fn kind() -> impl Strategy<Value = Kind> {
-    prop::sample::select(vec![Kind::Table, Kind::Bytes, Kind::Text, Kind::Numbers])
-}
-
-fn any_kind() -> impl Strategy<Value = Kind> {
-    prop_oneof![4 => kind(), 1 => Just(Kind::Private)]
-}
-
-fn size() -> impl Strategy<Value = usize> {
-    prop_oneof![0..200_usize, 0..5_000_usize, 0..60_000_usize]
-}
-
-fn life() -> impl Strategy<Value = (Ttl, bool)> {
-    prop_oneof![
-        4 => Just((Ttl::Endless, false)),
-        2 => Just((Ttl::Long, false)),
-        3 => Just((Ttl::Long, true)),
-        1 => Just((Ttl::Short, false)),
-        1 => Just((Ttl::Short, true)),
-    ]
-}
-
-fn load() -> impl Strategy<Value = Load> {
-    let kind = prop::sample::select(vec![Kind::Table, Kind::Text, Kind::Numbers]);
-    let gives = prop_oneof![3 => Just(0), 1 => Just(1), 1 => Just(2)];
-    let drawn = (kind, gives, size(), any::<bool>(), 0..4, life());
-    drawn.prop_map(|(kind, gives, size, remembers_absence, ahead, life)| Load {
-        kind,
-        gives: match gives {
-            0 => Gives::Value(Made {
-                kind,
-                number: 0,
-                size,
-            }),
-            1 => Gives::Nothing,
-            _ => Gives::Error,
-        },
-        is_ahead: ahead == 0,
-        remembers_absence,
-        ttl: life.0,
-        may_be_stale: life.1,
-    })
-}
-
-fn race() -> impl Strategy<Value = Race> {
-    let puts = prop::option::weighted(0.7, size());
-    let drawn = (place(), any::<bool>(), load(), puts, kind(), any::<u64>());
-    drawn.prop_map(|(place, loads, load, puts, kind, seed)| Race {
-        place,
-        loads,
-        load,
-        puts,
-        kind,
-        seed,
-    })
-}
-
-/// Steps, and after how many operations the store begins to fail in each.
-fn steps() -> impl Strategy<Value = Vec<(Step, Option<usize>)>> {
-    let step = prop_oneof![
-        10 => (place(), kind(), size(), life())
-            .prop_map(|(place, kind, size, life)| Step::Put(place, kind, size, life.0, life.1)),
-        10 => (place(), any_kind()).prop_map(|(place, kind)| Step::Get(place, kind)),
-        4 => (0..SHARED_KEYS, kind()).prop_map(|(key, kind)| Step::GetElsewhere(key, kind)),
-        10 => (place(), load()).prop_map(|(place, load)| Step::Load(place, load)),
-        2 => place().prop_map(Step::Remove),
-        3 => place().prop_map(Step::Expire),
-        1 => Just(Step::Invalidate),
-        1 => Just(Step::Wait),
-        5 => race().prop_map(Step::Race),
-    ];
-    let failing = prop_oneof![6 => Just(None), 1 => (0..6_usize).prop_map(Some)];
-    prop::collection::vec((step, failing), 1..=STEPS)
-}
-
-#[derive(Debug, Clone)]
-struct Setting {
-    l1_bytes: u64,
-    policy: Policy,
-    max_age: Option<Duration>,
-    on_failure: StoreFailure,
-}
-
-fn setting() -> impl Strategy<Value = Setting> {
-    let l1_bytes = prop::sample::select(vec![0, 2_000, 20_000, 1 << 20]);
-    let policy = prop::sample::select(vec![Policy::Lru, Policy::TinyLfu]);
-    let max_age = prop_oneof![3 => Just(None), 1 => Just(Some(SHORT))];
-    let on_failure = prop::sample::select(vec![StoreFailure::Error, StoreFailure::Miss]);
-    let drawn = (l1_bytes, policy, max_age, on_failure);
-    drawn.prop_map(|(l1_bytes, policy, max_age, on_failure)| Setting {
-        l1_bytes,
-        policy,
-        max_age,
-        on_failure,
-    })
-}
 
 /// What lies below the process.
 enum Below {
@@ -509,10 +342,11 @@ impl Run {
             runs == Some(false)
         });
         self.set(place, changed, is_replaced);
-        if let Some(written) = load.writes().filter(|_| ran.load(SeqCst)) {
-            if !is_replaced || !ran_before && (!is_found || is_local || self.is_limited()) {
-                self.set(place, written, false);
-            }
+        let may_come_later = !ran_before && (!is_found || is_local || self.is_limited());
+        if let Some(written) = load.writes().filter(|_| ran.load(SeqCst))
+            && (!is_replaced || may_come_later)
+        {
+            self.set(place, written, false);
         }
         // Also for those who come while the reader is still at it.
         self.check_get(place, kind, &after, false)?;
