@@ -270,14 +270,17 @@ impl Shared {
     {
         let (shared, own_key) = (Arc::clone(self), key.clone());
         let changed = complete(async move {
-            let publication = shared.order.lock(&own_key).await;
+            let mut publication = shared.order.lock(&own_key).await;
             shared.forget_flights(&own_key);
             publication.change();
             let was_held = match &shared.l1 {
                 Some(l1) => l1.remove(&own_key),
                 None => false,
             };
-            let changed = work(own_key).await?;
+            let changed = work(own_key.clone()).await;
+            // Those who began meanwhile may have seen what was before.
+            shared.forget_flights(&own_key);
+            let changed = changed?;
             // With a store, it says whether there was an entry, unless the value never went there.
             Ok(changed || was_held)
         });
@@ -287,7 +290,7 @@ impl Shared {
     /// Makes what only the process holds stale.
     async fn expire_in_process(self: &Arc<Self>, key: &Key) -> bool {
         let Some(l1) = &self.l1 else { return false };
-        let publication = self.order.lock(key).await;
+        let mut publication = self.order.lock(key).await;
         self.forget_flights(key);
         publication.change();
         let Some(held) = l1.get(key) else {

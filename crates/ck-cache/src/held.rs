@@ -109,7 +109,9 @@ pub(crate) struct Held {
 
 impl Held {
     pub(crate) fn new(content: Content, life: Life) -> Self {
-        let until = |left: Option<Duration>| left.and_then(|left| Instant::now().checked_add(left));
+        // One moment for both: a value without time to be stale has two equal ends.
+        let now = Instant::now();
+        let until = |left: Option<Duration>| left.and_then(|left| now.checked_add(left));
         Self {
             content,
             weight: Weight::default(),

@@ -53,6 +53,7 @@ impl Order {
     pub(crate) async fn lock(&self, key: &Key) -> Publication {
         let stripe = self.stripe(key);
         Publication {
+            has_changed: false,
             changes: Arc::clone(&stripe.changes),
             _lock: Arc::clone(&stripe.lock).lock_owned().await,
         }
@@ -62,6 +63,7 @@ impl Order {
 /// The right to change what is stored under a key.
 #[derive(Debug)]
 pub(crate) struct Publication {
+    has_changed: bool,
     changes: Arc<AtomicU64>,
     _lock: OwnedMutexGuard<()>,
 }
@@ -73,7 +75,17 @@ impl Publication {
     }
 
     /// From here on, what others read or loaded before is old.
-    pub(crate) fn change(&self) {
+    pub(crate) fn change(&mut self) {
+        self.has_changed = true;
         self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Publication {
+    fn drop(&mut self) {
+        // Whoever began during the change may have seen what was before.
+        if self.has_changed {
+            self.changes.fetch_add(1, Ordering::AcqRel);
+        }
     }
 }

@@ -245,7 +245,7 @@ impl Shared {
     ) -> Result<Outcome> {
         let (shared, key) = (Arc::clone(self), key.clone());
         complete(async move {
-            let publication = shared.order.lock(&key).await;
+            let mut publication = shared.order.lock(&key).await;
             match unless_changed_since {
                 Some(moment) if !publication.is_still(moment) => {
                     return Ok(Outcome::Rejected(Rejection::Superseded));
@@ -259,9 +259,15 @@ impl Shared {
                 l1.remove(&key);
             }
             let stored = match (draft, &shared.backend) {
-                (Some(draft), Some(backend)) => Some(draft.commit(&**backend, &key).await?),
+                (Some(draft), Some(backend)) => Some(draft.commit(&**backend, &key).await),
                 _ => None,
             };
+            // So may those who began during the commit.
+            match unless_changed_since {
+                Some(_) => shared.lookups.detach(&key),
+                None => shared.forget_flights(&key),
+            }
+            let stored = stored.transpose()?;
             stage("put", &key, "committed");
             let is_current = stored.as_ref().is_none_or(Outcome::is_stored)
                 || unless_changed_since.is_some()

@@ -6,10 +6,15 @@
 #[cfg(test)]
 #[path = "tiers"]
 mod tiers {
+    mod map_store;
+    mod oracle;
+    mod steps;
     mod support;
 
+    mod cancellations;
     mod freshness;
     mod loads;
+    mod model;
     mod namespaces;
     mod order;
     mod typed;

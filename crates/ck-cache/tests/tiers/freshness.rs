@@ -52,6 +52,20 @@ async fn an_entry_that_may_not_be_stale_is_removed_when_it_is_told_to_expire() {
 }
 
 #[tokio::test]
+async fn without_a_store_too_an_entry_that_may_not_be_stale_is_removed_when_it_is_told_to_expire() {
+    let cache = Cache::in_process(1 << 20);
+    let put = PutOptions::new().with_ttl(Duration::from_secs(600));
+    let outcome = cache.put_table("k", table(0, 1), &put).await.unwrap();
+    assert!(outcome.is_stored());
+    assert!(cache.expire("k").await.unwrap());
+    assert!(!cache.expire("k").await.unwrap());
+    let source = Source::default();
+    let options = LoadOptions::new();
+    let loaded = source.load(&cache, "k", &options, table(1, 1)).await;
+    assert_eq!(loaded, table(1, 1));
+}
+
+#[tokio::test]
 async fn a_value_is_made_anew_before_its_time_is_over() {
     let (_dir, cache) = both_tiers();
     let source = Source::default();
