@@ -58,7 +58,7 @@ impl Cache {
         L: Future<Output = Result<Option<Table>, E>> + Send + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let loader = erased(loader, Content::Table);
+        let loader = || erased(loader, Content::Table);
         let held = self.load(key.into(), Form::Table, options, loader).await?;
         Ok(held.table())
     }
@@ -82,10 +82,12 @@ impl Cache {
         V: Into<Arc<K::Value>>,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let loader = erased(loader, |value: V| {
-            let value: Arc<K::Value> = value.into();
-            Content::Value(value)
-        });
+        let loader = || {
+            erased(loader, |value: V| {
+                let value: Arc<K::Value> = value.into();
+                Content::Value(value)
+            })
+        };
         let form = Form::Value(ValueForm::of(key));
         let held = self
             .load(Key::new(key.key()), form, options, loader)
@@ -93,19 +95,26 @@ impl Cache {
         Ok(held.value())
     }
 
-    /// Boxed, so that callers' futures stay small.
-    fn load<'a>(
-        &'a self,
+    async fn load(
+        &self,
         key: Key,
         form: Form,
-        options: &'a LoadOptions,
-        loader: Loader,
-    ) -> BoxFuture<'a, Result<Arc<Held>>> {
-        Box::pin(async move {
-            let key = self.resolve(key).await?;
-            let loaded = self.shared.find_or_load(&key, form, options, loader).await;
-            loaded.map_err(with_key(&key))
-        })
+        options: &LoadOptions,
+        loader: impl FnOnce() -> Loader,
+    ) -> Result<Arc<Held>> {
+        let key = self.resolve(key).await?;
+        let shared = &self.shared;
+        let near = shared.l1_get(&key, form.kind());
+        if let Some(held) = near
+            .as_ref()
+            .filter(|held| held.is_fresh() && !options.is_due(held))
+        {
+            shared.counters.hits.add(1);
+            return Ok(Arc::clone(held));
+        }
+        // Boxed, so that what finds its value in the process has no large future to move around.
+        let loaded = Box::pin(shared.find_or_load(&key, form, options, loader(), near));
+        loaded.await.map_err(with_key(&key))
     }
 }
 
@@ -130,10 +139,15 @@ impl Shared {
         form: Form,
         options: &LoadOptions,
         loader: Loader,
+        near: Option<Arc<Held>>,
     ) -> Result<Arc<Held>> {
         let kind = form.kind();
+        let mut lookup = match near {
+            Some(held) => Lookup::Found(held),
+            None => self.lookup_store(key, form).await?,
+        };
         loop {
-            if let Some(held) = self.lookup(key, form).await?.found() {
+            if let Some(held) = lookup.found() {
                 let is_fresh = held.is_fresh();
                 self.counters.hits.add(1);
                 if !is_fresh {
@@ -149,7 +163,7 @@ impl Shared {
                     self.counters.shared_loads.add(1);
                     return landed.result;
                 }
-                Turn::Shared(_) => {}
+                Turn::Shared(_) => lookup = self.lookup(key, form).await?,
                 Turn::Lead(lead) => {
                     let result = self.load(key, form, options, loader, Waiting::Long).await;
                     // Only a refresh gives way to somebody else.

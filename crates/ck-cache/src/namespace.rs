@@ -76,7 +76,8 @@ impl Cache {
         };
         let number = match namespace.recall() {
             Some(number) => number,
-            None => self.shared.number_of(namespace).await?,
+            // Boxed, so that the futures of gets stay small.
+            None => Box::pin(self.shared.number_of(namespace)).await?,
         };
         Ok(Key::new(format!("{}@{number:016x}/{key}", namespace.name)))
     }

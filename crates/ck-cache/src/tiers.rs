@@ -54,13 +54,19 @@ impl Shared {
     /// What the tiers know under `key`: the process, then the store. Concurrent lookups share one read of
     /// the store.
     pub(crate) async fn lookup(self: &Arc<Self>, key: &Key, form: Form) -> Result<Lookup> {
-        let kind = form.kind();
-        if let Some(held) = self.l1_get(key, kind) {
-            return Ok(Lookup::Found(held));
+        match self.l1_get(key, form.kind()) {
+            Some(held) => Ok(Lookup::Found(held)),
+            // Boxed, so that what finds its value in the process has no large future to move around.
+            None => Box::pin(self.lookup_store(key, form)).await,
         }
+    }
+
+    /// What the store knows under `key`; the process's own tier does not.
+    pub(crate) async fn lookup_store(self: &Arc<Self>, key: &Key, form: Form) -> Result<Lookup> {
         let Some(backend) = self.backend.as_ref().filter(|_| form.is_storable()) else {
             return Ok(Lookup::Missing);
         };
+        let kind = form.kind();
         loop {
             match self.lookups.join(key.clone()).await {
                 Turn::Shared(landed) if landed.kind == kind => return landed.result,
@@ -78,7 +84,7 @@ impl Shared {
     }
 
     /// What the process holds under `key`, stale or not.
-    fn l1_get(&self, key: &Key, kind: Kind) -> Option<Arc<Held>> {
+    pub(crate) fn l1_get(&self, key: &Key, kind: Kind) -> Option<Arc<Held>> {
         self.l1.as_ref()?.get(key).filter(|held| held.suits(kind))
     }
 

@@ -75,13 +75,18 @@ pub fn runs_in_place() -> bool {
 /// ```
 pub fn block_on<F: Future>(future: F) -> F::Output {
     let _scope = BlockingScope(BLOCKING.replace(true));
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut cx = Context::from_waker(&waker);
     // Inside a task, tokio's own primitives would now and then ask it to yield to others, and be woken only
     // once it has: a thread that blocks never does.
     #[cfg(feature = "tokio")]
     let future = tokio::task::unconstrained(future);
     let mut future = pin!(future);
+    // What is ready at once needs no waker. What is not is polled again, with one that works.
+    let mut cx = Context::from_waker(Waker::noop());
+    if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
+        return output;
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut cx = Context::from_waker(&waker);
     loop {
         match future.as_mut().poll(&mut cx) {
             Poll::Ready(output) => return output,
