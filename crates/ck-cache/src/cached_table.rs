@@ -12,6 +12,7 @@ use ck_core::{BoxFuture, EntryReader, Key, Reservation, Result, block_on};
 use futures_core::Stream;
 
 use crate::cache::{Shared, is_corrupt, with_key};
+use crate::trace::stage;
 
 /// A table in a store, read piece by piece.
 ///
@@ -128,6 +129,7 @@ impl CachedTable {
     pub async fn batch(&self, index: usize) -> Result<RecordBatch> {
         let _reservation = self.reserve().await?;
         let batch = self.reader.batch(index).await;
+        stage("get", &self.origin.key, "batch");
         self.origin.check(batch).await
     }
 

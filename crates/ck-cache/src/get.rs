@@ -4,11 +4,13 @@ use bytes::Bytes;
 use ck_arrow::TableReader;
 use ck_codec::CacheKey;
 use ck_core::{EntryReader, Key, Result};
+use tracing::{Instrument, debug_span, field};
 
 use crate::cache::{Shared, is_corrupt, with_key};
 use crate::cached_table::held_by_a_read;
 use crate::contents::{ABSENT, read_own_header};
 use crate::held::{Form, Held, Life, ValueForm};
+use crate::trace::stage;
 use crate::{Cache, CachedTable, Contents, Table, read_entry};
 
 impl Cache {
@@ -90,6 +92,7 @@ impl Cache {
                 return shared.store_failed(&key, error).map(|()| shared.missed());
             }
         };
+        stage("get", &key, "opened");
         let life = Life::of_entry(&*entry, reader.stale_for());
         if life.fresh.is_some_and(|left| left.is_zero()) {
             return Ok(shared.missed());
@@ -105,14 +108,20 @@ impl Cache {
 
     /// What plain gets may hand out: fresh, and not the knowledge that there is none.
     async fn find(&self, key: Key, form: Form) -> Result<Option<Arc<Held>>> {
-        let key = self.resolve(key).await?;
-        let found = self.shared.lookup(&key, form).await?.found();
-        let found = found.filter(|held| held.is_fresh() && !held.is_absent());
-        match found {
-            Some(_) => self.shared.counters.hits.add(1),
-            None => self.shared.counters.misses.add(1),
-        }
-        Ok(found)
+        let span = debug_span!("ck.get", %key, kind = form.kind().name(), hit = field::Empty);
+        let recorded = span.clone();
+        let find = async move {
+            let key = self.resolve(key).await?;
+            let found = self.shared.lookup(&key, form).await?.found();
+            let found = found.filter(|held| held.is_fresh() && !held.is_absent());
+            match found {
+                Some(_) => self.shared.counters.hits.add(1),
+                None => self.shared.counters.misses.add(1),
+            }
+            recorded.record("hit", found.is_some());
+            Ok(found)
+        };
+        find.instrument(span).await
     }
 
     /// Reads every byte of the entry under `key` and checks all that is known of it; `false` when there

@@ -60,6 +60,17 @@ pub(crate) enum Kind {
     Value(TypeId),
 }
 
+impl Kind {
+    /// For people who read traces.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::Bytes => "bytes",
+            Self::Value(_) => "value",
+        }
+    }
+}
+
 impl Form {
     pub(crate) fn kind(self) -> Kind {
         match self {

@@ -11,6 +11,7 @@ use ck_core::{
     Backend, BoxFuture, Error, ErrorKind, Key, Lease, Outcome, Result, WriteMode, background,
 };
 use tokio::sync::oneshot;
+use tracing::{Instrument, Span, debug_span};
 
 use crate::cache::{Shared, with_key};
 use crate::draft::Draft;
@@ -102,6 +103,19 @@ impl Cache {
         options: &LoadOptions,
         loader: impl FnOnce() -> Loader,
     ) -> Result<Arc<Held>> {
+        let span = debug_span!("ck.load", %key, kind = form.kind().name());
+        self.load_here(key, form, options, loader)
+            .instrument(span)
+            .await
+    }
+
+    async fn load_here(
+        &self,
+        key: Key,
+        form: Form,
+        options: &LoadOptions,
+        loader: impl FnOnce() -> Loader,
+    ) -> Result<Arc<Held>> {
         let key = self.resolve(key).await?;
         let shared = &self.shared;
         let near = shared.l1_get(&key, form.kind());
@@ -186,7 +200,9 @@ impl Shared {
             return;
         };
         let (shared, key, options) = (Arc::clone(self), key.clone(), options.clone());
-        let started = background(async move {
+        let span = debug_span!(parent: None, "ck.refresh", %key, kind = form.kind().name());
+        span.follows_from(Span::current());
+        let refresh = async move {
             shared.counters.refreshes.add(1);
             let loaded = shared
                 .load(&key, form, &options, loader, Waiting::Not)
@@ -204,8 +220,8 @@ impl Shared {
                 kind: form.kind(),
                 result,
             });
-        });
-        if !started {
+        };
+        if !background(refresh.instrument(span)) {
             tracing::warn!("no thread for a refresh");
         }
     }
@@ -321,7 +337,9 @@ impl Shared {
         options.put().write_options(WriteMode::Overwrite)?;
         stage("load", key, "started");
         let reservation = self.budget.reserve(options.load_bytes()).await?;
-        let loaded = unpanicked(loader).await;
+        let loaded = unpanicked(loader)
+            .instrument(debug_span!("ck.loader"))
+            .await;
         drop(reservation);
         stage("load", key, "loaded");
         let content = loaded.inspect_err(|_| self.counters.load_failures.add(1))?;
@@ -338,13 +356,16 @@ impl Shared {
             None => None,
             Some(backend) => {
                 let draft = self.draft(&**backend, key, form, &held.content, &put, mode);
-                draft.await.map_or_else(
-                    |error| {
-                        self.not_kept(key, &error);
-                        None
-                    },
-                    Some,
-                )
+                draft
+                    .instrument(debug_span!("ck.encode"))
+                    .await
+                    .map_or_else(
+                        |error| {
+                            self.not_kept(key, &error);
+                            None
+                        },
+                        Some,
+                    )
             }
         };
         if let Some(Draft::Rejected(rejection)) = &draft {

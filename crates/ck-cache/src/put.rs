@@ -8,6 +8,7 @@ use bytes::Bytes;
 use ck_codec::CacheKey;
 use ck_core::{BoxFuture, Key, Outcome, Result, WriteMode};
 use futures_core::Stream;
+use tracing::{Instrument, Span, debug_span, field};
 
 use crate::cache::{Shared, with_key};
 use crate::draft::Draft;
@@ -138,7 +139,8 @@ impl Cache {
         content: Content,
         options: &'a PutOptions,
     ) -> BoxFuture<'a, Result<Outcome>> {
-        Box::pin(async move {
+        let span = put_span(&key, form.kind().name());
+        let put = async move {
             let key = self.resolve(key).await?;
             let shared = &self.shared;
             let stored = async {
@@ -149,7 +151,7 @@ impl Cache {
                     Some(backend) => {
                         let mode = WriteMode::Overwrite;
                         let draft = shared.draft(&**backend, &key, form, &content, options, mode);
-                        match draft.await? {
+                        match draft.instrument(debug_span!("ck.encode")).await? {
                             Draft::Rejected(rejection) => return Ok(Outcome::Rejected(rejection)),
                             draft => Some(draft),
                         }
@@ -161,7 +163,8 @@ impl Cache {
                     .await
             };
             shared.settle_put(stored.await, &key)
-        })
+        };
+        Box::pin(put.instrument(span))
     }
 
     /// Boxed, so that callers' futures stay small and are seen to be `Send`.
@@ -172,7 +175,8 @@ impl Cache {
         source: Source<'a>,
         options: &'a PutOptions,
     ) -> BoxFuture<'a, Result<Outcome>> {
-        Box::pin(async move {
+        let span = put_span(&key, Form::Table.kind().name());
+        let put = async move {
             let Some(backend) = &self.shared.backend else {
                 let batches = source.collect().await?;
                 let content = Content::Table(Table::new(schema, batches)?);
@@ -184,13 +188,14 @@ impl Cache {
                 let draft = self
                     .shared
                     .draft_table(&**backend, &key, schema, source, None, options, mode);
-                match draft.await? {
+                match draft.instrument(debug_span!("ck.encode")).await? {
                     Draft::Rejected(rejection) => Ok(Outcome::Rejected(rejection)),
                     draft => self.shared.publish(&key, Some(draft), None, None).await,
                 }
             };
             self.shared.settle_put(stored.await, &key)
-        })
+        };
+        Box::pin(put.instrument(span))
     }
 }
 
@@ -198,15 +203,24 @@ impl Shared {
     /// Counts what became of a put.
     fn settle_put(&self, outcome: Result<Outcome>, key: &Key) -> Result<Outcome> {
         let outcome = outcome.map_err(with_key(key))?;
+        let span = Span::current();
         match &outcome {
             Outcome::Stored { bytes } => {
+                span.record("bytes", bytes);
                 self.counters.stored.add(1);
                 self.counters.stored_bytes.add(*bytes);
             }
-            Outcome::Rejected(_) => self.counters.rejected.add(1),
+            Outcome::Rejected(rejection) => {
+                span.record("rejected", field::display(rejection));
+                self.counters.rejected.add(1);
+            }
         }
         Ok(outcome)
     }
+}
+
+fn put_span(key: &Key, kind: &'static str) -> Span {
+    debug_span!("ck.put", %key, kind, bytes = field::Empty, rejected = field::Empty)
 }
 
 /// A stream whose errors are ours.

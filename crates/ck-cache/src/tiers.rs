@@ -7,6 +7,7 @@ use bytes::Bytes;
 use ck_arrow::TableReader;
 use ck_core::{Backend, EntryReader, Error, ErrorKind, Key, Outcome, Rejection, Result, complete};
 use ck_l1::{Insertion, Refusal, Weight};
+use tracing::{Instrument, debug_span};
 
 use crate::StoreFailure;
 use crate::cache::{Shared, is_corrupt, with_key};
@@ -101,7 +102,8 @@ impl Shared {
         form: Form,
     ) -> Result<Lookup> {
         let before = self.order.now(key);
-        let lookup = self.read_store(backend, key, form).await?;
+        let read = self.read_store(backend, key, form);
+        let lookup = read.instrument(debug_span!("ck.read", %key)).await?;
         if let (Lookup::Found(held), Some(l1)) = (&lookup, &self.l1) {
             let publication = self.order.lock(key).await;
             if publication.is_still(before) {
@@ -250,7 +252,8 @@ impl Shared {
         unless_changed_since: Option<Moment>,
     ) -> Result<Outcome> {
         let (shared, key) = (Arc::clone(self), key.clone());
-        complete(async move {
+        let span = debug_span!("ck.publish", %key);
+        let publish = async move {
             let mut publication = shared.order.lock(&key).await;
             match unless_changed_since {
                 Some(moment) if !publication.is_still(moment) => {
@@ -290,8 +293,8 @@ impl Shared {
                 _ => None,
             };
             Ok(stored.unwrap_or_else(|| in_process(kept)))
-        })
-        .await
+        };
+        complete(publish.instrument(span)).await
     }
 
     /// Whoever comes from now on does not wait for reads and loads that started before.

@@ -17,5 +17,6 @@ mod tiers {
     mod model;
     mod namespaces;
     mod order;
+    mod spans;
     mod typed;
 }

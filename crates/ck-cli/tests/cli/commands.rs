@@ -223,3 +223,40 @@ fn the_default_store_lies_in_the_cache_directory_of_the_user() {
     ck.ok(&["--store", "file:other", "put", "key", "in.arrow"]);
     assert!(ck.path("other").is_dir() && !ck.path("store").exists());
 }
+
+#[test]
+fn memory_is_logged_at_each_stage_when_the_environment_asks_for_it() {
+    let ck = with_tables();
+    let stages = |args: &[&str], wanted: &str| -> Vec<String> {
+        let done = finish(ck.command(args).env("CK_TRACE_RSS", wanted));
+        assert_eq!(done.code, 0, "{}", done.err);
+        let lines = done.err.lines().filter(|line| line.contains("ck: rss "));
+        lines
+            .map(|line| {
+                let words: Vec<&str> = line.split(' ').collect();
+                let mib: f64 = words[2].parse().unwrap();
+                assert!((1.0..1000.0).contains(&mib), "{line}");
+                format!("{} {}", words[6], words[7])
+            })
+            .collect()
+    };
+    let put = stages(&["put", "again", "in.arrow"], "1");
+    assert_eq!(
+        put.first().map(String::as_str),
+        Some("put started"),
+        "{put:?}"
+    );
+    assert_eq!(
+        put.last().map(String::as_str),
+        Some("put committed"),
+        "{put:?}"
+    );
+    let get = stages(&["get", "again", "-o", "out.arrow"], "1");
+    assert_eq!(
+        get.first().map(String::as_str),
+        Some("get opened"),
+        "{get:?}"
+    );
+    assert!(get.contains(&"get batch".to_owned()), "{get:?}");
+    assert_eq!(stages(&["get", "again", "-o", "more.arrow"], "0"), [""; 0]);
+}
