@@ -1,7 +1,9 @@
 //! The cache for threads that may block: the same methods without `async`.
 //!
 //! Works inside and outside of async runtimes. Inside one it blocks the thread that calls it, so call it
-//! where blocking is allowed (`spawn_blocking` of tokio).
+//! where blocking is allowed (`spawn_blocking` of tokio). Never on the only thread of a current-thread
+//! runtime whose tasks use the same cache: a call may wait for a load or a read that one of those tasks
+//! leads, and that task cannot go on before the call returns.
 
 use std::ops::Range;
 use std::sync::Arc;

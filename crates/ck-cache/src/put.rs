@@ -20,7 +20,8 @@ impl Cache {
     /// Stores a table in memory under `key`, in place of any older entry.
     ///
     /// An error or a rejection leaves the older entry as it was; so does dropping the future before the
-    /// entry is written. What is being published then is published to its end. This holds for all puts.
+    /// entry is written. What is being published then is published to its end. Without a store, a value
+    /// that the process does not keep takes the older one of its key with it. This holds for all puts.
     ///
     /// # Memory
     ///
