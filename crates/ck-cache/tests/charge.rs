@@ -1,0 +1,188 @@
+//! Guards the promise that what the in-process tier charges is what the process has allocated for it, within a
+//! tenth, for tables of many shapes and all that a cache keeps around them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    reason = "a test fails by panicking, and its numbers are small"
+)]
+
+#[allow(dead_code, reason = "what is allocated now is all that is asked")]
+#[path = "../../ck-arrow/tests/common/counting.rs"]
+mod counting;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_array::types::Int32Type;
+use arrow_array::{
+    ArrayRef, BooleanArray, DictionaryArray, Float64Array, Int64Array, ListArray, RecordBatch,
+    StringArray, StringViewArray,
+};
+use ck_cache::{Cache, PutOptions, Table, open_store};
+use counting::{Counting, live};
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Enough for what a tier sets up once to count for nothing.
+const ENTRIES: usize = 2000;
+
+fn text(n: usize) -> Vec<String> {
+    (0..n)
+        .map(|i| format!("a text that is not inlined, number {i}"))
+        .collect()
+}
+
+fn of_columns(columns: Vec<(String, ArrayRef)>) -> Table {
+    RecordBatch::try_from_iter(columns).unwrap().into()
+}
+
+fn numbers(rows: usize) -> ArrayRef {
+    Arc::new(Int64Array::from_iter_values(0..rows as i64))
+}
+
+/// Makes the table of an entry by its number.
+type Make = Box<dyn Fn(usize) -> Table>;
+
+fn shapes() -> Vec<(&'static str, Make)> {
+    vec![
+        (
+            "no rows",
+            Box::new(|_| of_columns(vec![("a".into(), numbers(0)), ("b".into(), numbers(0))])),
+        ),
+        (
+            "three rows under a schema of their own",
+            Box::new(|n| {
+                of_columns(
+                    (0..3)
+                        .map(|c| (format!("column {c} of {n}"), numbers(3)))
+                        .collect(),
+                )
+            }),
+        ),
+        (
+            "one of a few schemas",
+            Box::new(|n| {
+                of_columns(
+                    (0..20)
+                        .map(|c| (format!("column {c} of {}", n % 5), numbers(3)))
+                        .collect(),
+                )
+            }),
+        ),
+        (
+            "one row of 20,000",
+            Box::new(|n| {
+                let columns: Vec<(&str, ArrayRef)> = vec![
+                    ("n", numbers(20_000)),
+                    (
+                        "s",
+                        Arc::new(StringArray::from_iter_values(
+                            (0..20_000).map(|i| i.to_string()),
+                        )),
+                    ),
+                    ("f", Arc::new(Float64Array::from(vec![0.5; 20_000]))),
+                ];
+                Table::from(RecordBatch::try_from_iter(columns).unwrap().slice(n, 1))
+            }),
+        ),
+        (
+            "views of few rows of many",
+            Box::new(|n| {
+                let views: ArrayRef = Arc::new(StringViewArray::from_iter_values(text(500)));
+                let batch = RecordBatch::try_from_iter([("v", views)]).unwrap();
+                Table::from(batch.slice(n % 400, 20))
+            }),
+        ),
+        (
+            "a dictionary shared by batches",
+            Box::new(|_| {
+                let column: DictionaryArray<Int32Type> =
+                    text(60).iter().map(String::as_str).collect();
+                let column: ArrayRef = Arc::new(column);
+                let batch = RecordBatch::try_from_iter([("d", column)]).unwrap();
+                let batches = (0..6).map(|part| batch.slice(part * 10, 10)).collect();
+                Table::new(batch.schema(), batches).unwrap()
+            }),
+        ),
+        (
+            "lists and flags with nulls",
+            Box::new(|_| {
+                let lists = (0..50).map(|n| (n % 3 > 0).then(|| vec![Some(n), None]));
+                let lists = ListArray::from_iter_primitive::<Int32Type, _, _>(lists);
+                let flags: BooleanArray =
+                    (0..50).map(|n| (n % 2 > 0).then_some(n % 4 > 0)).collect();
+                of_columns(vec![
+                    ("l".into(), Arc::new(lists)),
+                    ("b".into(), Arc::new(flags)),
+                ])
+            }),
+        ),
+    ]
+}
+
+#[test]
+fn what_is_charged_for_tables_is_what_is_allocated_within_a_tenth() {
+    let mut misfits = Vec::new();
+    for ttl in [None, Some(Duration::from_secs(3600))] {
+        let options = ttl.map_or(PutOptions::new(), |ttl| PutOptions::new().with_ttl(ttl));
+        for (name, make) in shapes() {
+            let before = live();
+            let cache = Cache::in_process(1 << 30).blocking();
+            for n in 0..ENTRIES {
+                let outcome = cache.put_table(format!("entry {n}"), make(n), &options);
+                outcome.unwrap().stored().unwrap();
+            }
+            let charged = cache.stats().l1.unwrap();
+            let share = charged.bytes as f64 / (live() - before) as f64;
+            assert_eq!(charged.entries, ENTRIES as u64);
+            println!(
+                "{name}, {ttl:?}: {share:.3}, {} bytes each",
+                charged.bytes / ENTRIES as u64
+            );
+            if !(0.9..=1.1).contains(&share) {
+                misfits.push(format!(
+                    "{name}, {ttl:?}: {share:.3} of {}",
+                    live() - before
+                ));
+            }
+        }
+    }
+    assert!(misfits.is_empty(), "{}", misfits.join("\n"));
+}
+
+#[test]
+fn what_is_charged_for_tables_from_the_store_is_what_is_allocated_within_a_tenth() {
+    let mut misfits = Vec::new();
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("file:{}", dir.path().display());
+    let cache = Cache::new(open_store(&url).unwrap()).blocking();
+    for (shape, (_, make)) in shapes().into_iter().enumerate() {
+        for n in 0..ENTRIES {
+            let put = cache.put_table(format!("{shape}/{n}"), make(n), &PutOptions::new());
+            put.unwrap().stored().unwrap();
+        }
+    }
+    for read in ["mapped", "pread"] {
+        let url = format!("{url}?read={read}");
+        for (shape, (name, _)) in shapes().into_iter().enumerate() {
+            let cache = Cache::builder(open_store(&url).unwrap()).l1_bytes(1 << 30);
+            let cache = cache.build().blocking();
+            // What the first read sets up for good.
+            cache.get_table(format!("{shape}/0")).unwrap().unwrap();
+            let (before, charged) = (live(), cache.stats().l1.unwrap().bytes);
+            for n in 1..ENTRIES {
+                cache.get_table(format!("{shape}/{n}")).unwrap().unwrap();
+            }
+            let charged = cache.stats().l1.unwrap().bytes - charged;
+            let share = charged as f64 / (live() - before) as f64;
+            println!("{read}, {name}: {share:.3}");
+            if !(0.9..=1.1).contains(&share) {
+                misfits.push(format!("{read}, {name}: {share:.3} of {}", live() - before));
+            }
+        }
+    }
+    assert!(misfits.is_empty(), "{}", misfits.join("\n"));
+}
