@@ -2,10 +2,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::ArrowDictionaryKeyType;
+use arrow_array::types::{ArrowDictionaryKeyType, ByteViewType};
 use arrow_array::{
-    Array, ArrayRef, BooleanArray, DictionaryArray, RecordBatch, RecordBatchOptions,
-    downcast_dictionary_array, make_array,
+    Array, ArrayRef, BooleanArray, DictionaryArray, GenericByteViewArray, RecordBatch,
+    RecordBatchOptions, downcast_dictionary_array, make_array,
 };
 use arrow_buffer::{ArrowNativeType, BooleanBuffer};
 use arrow_data::transform::MutableArrayData;
@@ -16,6 +16,7 @@ use ck_core::{Error, ErrorKind, Result};
 use crate::footprint::{buffer_bytes, retained_bytes};
 use crate::measure::Measure;
 use crate::nested::{Own, any_type, map_children};
+use crate::tidy::can_hold_garbage;
 
 /// Batches are copied when they retain more than this many quarters of what they use.
 const TOLERATED_QUARTERS: usize = 5;
@@ -153,6 +154,7 @@ impl Dictionaries {
         self.0.values().map(bytes).sum()
     }
 
+    /// Each with the used values only.
     fn compacted(self) -> Result<ByAddress<Compacted>, ArrowError> {
         let compacted = self.0.into_iter().map(|(address, (values, used))| {
             let mut next = 0;
@@ -162,9 +164,18 @@ impl Dictionaries {
                 place
             });
             let places = places.collect();
-            let values = match used.count_set_bits() == values.len() {
-                true => copied(&values, &HashMap::new())?,
+            let all = used.count_set_bits() == values.len();
+            let left = match all {
+                true => values,
                 false => filter(&values, &BooleanArray::new(used, None))?,
+            };
+            // Views and dictionaries among the values still hold what the others showed.
+            let values = if all || has_dictionary(&left) || can_hold_garbage(left.data_type()) {
+                let mut inner = Self::default();
+                inner.add(&left)?;
+                copied(&left, &inner.compacted()?)?
+            } else {
+                left
             };
             Ok((address, Compacted { values, places }))
         });
@@ -213,8 +224,8 @@ fn has_dictionary(array: &ArrayRef) -> bool {
 /// The array in fresh memory that holds its rows and nothing else.
 fn copied(array: &ArrayRef, dictionaries: &ByAddress<Compacted>) -> Result<ArrayRef, ArrowError> {
     match array.data_type() {
-        DataType::Utf8View => Ok(Arc::new(array.as_string_view().gc())),
-        DataType::BinaryView => Ok(Arc::new(array.as_binary_view().gc())),
+        DataType::Utf8View => copied_views(array.as_string_view()),
+        DataType::BinaryView => copied_views(array.as_binary_view()),
         DataType::Null => Ok(Arc::clone(array)),
         DataType::Dictionary(_, _) => {
             let any: &dyn Array = array;
@@ -241,13 +252,28 @@ fn copied_dictionary<K: ArrowDictionaryKeyType>(
             let moved = |key| K::Native::from_usize(place(key)).unwrap_or_default();
             (array.keys().unary(moved), Arc::clone(values))
         }
-        // A dictionary within a dictionary stays as it is.
+        // All are known.
         None => (array.keys().clone(), Arc::clone(array.values())),
     };
     let keys = flat_copy(&(Arc::new(keys) as ArrayRef))?;
     Ok(Arc::new(DictionaryArray::<K>::try_new(
         keys.as_primitive::<K>().clone(),
         values,
+    )?))
+}
+
+fn copied_views<T: ByteViewType>(array: &GenericByteViewArray<T>) -> Result<ArrayRef, ArrowError> {
+    let (views, buffers, nulls) = array.gc().into_parts();
+    // `gc` leaves views without text outside of them, and the validity, where they lie in the whole batch.
+    let views = match buffers.is_empty() {
+        true => Own::Copied.values(&views),
+        false => views,
+    };
+    let nulls = Own::Copied.nulls(nulls.as_ref());
+    Ok(Arc::new(GenericByteViewArray::<T>::try_new(
+        views,
+        buffers.to_vec(),
+        nulls,
     )?))
 }
 
