@@ -18,9 +18,9 @@ use arrow_array::{
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use ck_arrow::{EncodeOptions, Verification, compact, retained_bytes};
 use ck_core::block_on;
-use common::counting::{Counting, live};
+use common::counting::{Counting, live_here as live};
 use common::generate::{Rng, batch};
-use common::{assert_same_rows, encode, open, types};
+use common::{aligned, assert_same_rows, encode, open, types};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -126,8 +126,9 @@ fn compacting_a_part_of_an_entry_frees_the_entry() {
     let _alone = alone();
     let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1_000_000));
     let source = RecordBatch::try_from_iter([("n", column)]).unwrap();
+    let encoded = encode(std::slice::from_ref(&source), EncodeOptions::new());
     let before = live();
-    let bytes = encode(std::slice::from_ref(&source), EncodeOptions::new());
+    let bytes = aligned(&encoded);
     let table = open(&bytes, Verification::OnTouch).unwrap();
     let rows = block_on(table.rows(500..600).unwrap().read_all())
         .unwrap()
