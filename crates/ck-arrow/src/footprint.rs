@@ -9,7 +9,7 @@ use arrow_array::types::{Int16Type, Int32Type, Int64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_buffer::Buffer;
 use arrow_data::ArrayData;
-use arrow_schema::{DataType, Field, FieldRef, Fields, Metadata, Schema, SchemaRef};
+use arrow_schema::{DataType, Field, FieldRef, Fields, Metadata, Schema, SchemaRef, UnionMode};
 use bytes::Bytes;
 
 /// The two counters in front of what an [`Arc`] holds.
@@ -29,7 +29,7 @@ const PAIRS_OF_NODE: usize = 8;
 const PIECE_HEADER: usize = BORROWED_HEADER + 3 * size_of::<usize>() + 63;
 
 /// A place in the list of children of a struct inside of another array that was decoded, and inside of every
-/// union: Arrow makes these out of array data, and turns the list of the children's data into that of their
+/// dense union: Arrow makes these out of array data, and turns the list of the children's data into that of their
 /// arrays where it lies.
 const DECODED_CHILD: usize = size_of::<ArrayData>();
 
@@ -146,7 +146,7 @@ struct Footprint<'a> {
     aside: usize,
     /// Bytes of the mapping, if any buffer borrows from it.
     mapped: usize,
-    /// Among the children of a union.
+    /// Among the children of a dense union.
     in_union: bool,
 }
 
@@ -218,12 +218,14 @@ impl Footprint<'_> {
                     .iter()
                     .for_each(|column| self.add_array(column, is_inner));
             }
-            DataType::Union(fields, _) => {
+            DataType::Union(fields, mode) => {
                 let slots = fields
                     .iter()
                     .map(|(id, _)| usize::try_from(i16::from(id) + 1).unwrap_or(0));
                 self.aside += slots.max().unwrap_or(0) * size_of::<Option<ArrayRef>>();
-                let outer = std::mem::replace(&mut self.in_union, true);
+                // A slice of a sparse one has new lists.
+                let outer = self.in_union;
+                self.in_union |= *mode == UnionMode::Dense;
                 for (id, _) in fields.iter() {
                     self.add_array(array.as_union().child(id), true);
                 }
