@@ -14,7 +14,7 @@ use arrow_select::filter::filter;
 use ck_core::{Error, ErrorKind, Result};
 
 use crate::footprint::{buffer_bytes, retained_bytes};
-use crate::measure::Measure;
+use crate::measure::encoded_bytes;
 use crate::nested::{Own, any_type, map_children};
 use crate::tidy::can_hold_garbage;
 
@@ -67,9 +67,9 @@ pub(crate) fn compact_all(batches: &[RecordBatch]) -> Result<Option<Vec<RecordBa
     }
     let copy_all = || {
         let dictionaries = Dictionaries::used_by(batches)?;
-        let measured = batches
-            .iter()
-            .map(|batch| Measure::new(batch).bytes(0, batch.num_rows()));
+        let columns = batches.iter().flat_map(RecordBatch::columns);
+        let columns: ByAddress<_> = columns.map(|column| (address(column), column)).collect();
+        let measured = columns.values().map(|column| encoded_bytes(column));
         let used = measured.sum::<usize>() + dictionaries.used_bytes();
         if !is_wasteful(retained, used) {
             return Ok(None);
@@ -119,7 +119,7 @@ impl Dictionaries {
 
     fn add(&mut self, array: &ArrayRef) -> Result<(), ArrowError> {
         match array.data_type() {
-            DataType::Dictionary(_, _) => {
+            DataType::Dictionary(_, _) if has_weight(array.as_any_dictionary().values()) => {
                 let any: &dyn Array = array;
                 downcast_dictionary_array!(
                     any => {
@@ -221,6 +221,14 @@ fn has_dictionary(array: &ArrayRef) -> bool {
     })
 }
 
+/// Whether values take a bit each at least. Nulls take none, and can be more than there is memory to mark those
+/// that are used.
+fn has_weight(values: &ArrayRef) -> bool {
+    let bytes = values.to_data().get_slice_memory_size();
+    let bytes = bytes.unwrap_or_else(|_| values.get_buffer_memory_size());
+    values.len() / 8 <= bytes
+}
+
 /// The array in fresh memory that holds its rows and nothing else.
 fn copied(array: &ArrayRef, dictionaries: &ByAddress<Compacted>) -> Result<ArrayRef, ArrowError> {
     match array.data_type() {
@@ -252,7 +260,7 @@ fn copied_dictionary<K: ArrowDictionaryKeyType>(
             let moved = |key| K::Native::from_usize(place(key)).unwrap_or_default();
             (array.keys().unary(moved), Arc::clone(values))
         }
-        // All are known.
+        // They weigh nothing.
         None => (array.keys().clone(), Arc::clone(array.values())),
     };
     let keys = flat_copy(&(Arc::new(keys) as ArrayRef))?;

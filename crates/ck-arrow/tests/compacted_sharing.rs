@@ -1,5 +1,5 @@
-//! Guards the keys of compacted dictionaries: of every width up to its last value, null, and pointing nowhere
-//! under a null.
+//! Guards compacted tables whose batches share things, above all dictionaries with keys of every width up to
+//! its last value, null, and pointing nowhere under a null.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -15,7 +15,10 @@ use arrow_array::types::{
     ArrowDictionaryKeyType, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
     UInt32Type, UInt64Type,
 };
-use arrow_array::{Array, ArrayRef, DictionaryArray, PrimitiveArray, RecordBatch, StringArray};
+use arrow_array::{
+    Array, ArrayRef, DictionaryArray, Int64Array, NullArray, PrimitiveArray, RecordBatch,
+    StringArray,
+};
 use arrow_buffer::{ArrowNativeType, NullBuffer, ScalarBuffer};
 use ck_arrow::Table;
 
@@ -138,4 +141,33 @@ fn columns_with_keys_of_two_widths_share_one_dictionary() {
         ),
         (vec![2, 0], vec![1, 2])
     );
+}
+
+#[test]
+fn dictionaries_of_more_values_than_memory_could_mark_do_no_harm() {
+    // Nulls take no memory, however many they are.
+    let values: ArrayRef = Arc::new(NullArray::new(1 << 40));
+    let keys = PrimitiveArray::<Int64Type>::from_iter_values(0..10_000);
+    let column: ArrayRef = Arc::new(DictionaryArray::new(keys, values));
+    let batch = RecordBatch::try_from_iter_with_nullable([("d", column, true)]).unwrap();
+    let table = Table::from(batch.slice(5_000, 10));
+    let compacted = table.compacted().unwrap();
+    assert!(compacted.heap_bytes(None) < 4096);
+    let column: &DictionaryArray<Int64Type> = compacted.batches()[0].column(0).as_dictionary();
+    assert_eq!(
+        column.keys().values()[..],
+        (5_000..5_010).collect::<Vec<_>>()
+    );
+    assert_eq!(column.values().len(), 1 << 40);
+}
+
+#[test]
+fn a_column_that_many_batches_share_is_not_taken_for_many() {
+    let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..100_000));
+    let batch = RecordBatch::try_from_iter([("n", column)]).unwrap();
+    let half = batch.slice(10_000, 50_000);
+    let table = Table::new(batch.schema(), vec![half; 100]).unwrap();
+    let compacted = table.compacted().unwrap();
+    assert_eq!(compacted, table);
+    assert!(compacted.heap_bytes(None) < 420_000);
 }

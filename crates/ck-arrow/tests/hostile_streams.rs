@@ -42,7 +42,7 @@ fn stream(data_type: &DataType, compression: Option<CompressionType>) -> Vec<u8>
 }
 
 /// Damages words the way an attacker would: with telling numbers, or with those of other places.
-fn damage(bytes: &mut Vec<u8>, rng: &mut Rng) {
+fn damage(bytes: &mut [u8], rng: &mut Rng) {
     const WORDS: [u64; 10] = [
         0,
         1,
