@@ -2,10 +2,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::ArrowDictionaryKeyType;
+use arrow_array::types::{ArrowDictionaryKeyType, ByteViewType};
 use arrow_array::{
-    Array, ArrayRef, BooleanArray, DictionaryArray, RecordBatch, RecordBatchOptions,
-    downcast_dictionary_array, make_array,
+    Array, ArrayRef, BooleanArray, DictionaryArray, GenericByteViewArray, RecordBatch,
+    RecordBatchOptions, downcast_dictionary_array, make_array,
 };
 use arrow_buffer::{ArrowNativeType, BooleanBuffer};
 use arrow_data::transform::MutableArrayData;
@@ -14,8 +14,9 @@ use arrow_select::filter::filter;
 use ck_core::{Error, ErrorKind, Result};
 
 use crate::footprint::{buffer_bytes, retained_bytes};
-use crate::measure::Measure;
+use crate::measure::encoded_bytes;
 use crate::nested::{Own, any_type, map_children};
+use crate::tidy::can_hold_garbage;
 
 /// Batches are copied when they retain more than this many quarters of what they use.
 const TOLERATED_QUARTERS: usize = 5;
@@ -66,9 +67,9 @@ pub(crate) fn compact_all(batches: &[RecordBatch]) -> Result<Option<Vec<RecordBa
     }
     let copy_all = || {
         let dictionaries = Dictionaries::used_by(batches)?;
-        let measured = batches
-            .iter()
-            .map(|batch| Measure::new(batch).bytes(0, batch.num_rows()));
+        let columns = batches.iter().flat_map(RecordBatch::columns);
+        let columns: ByAddress<_> = columns.map(|column| (address(column), column)).collect();
+        let measured = columns.values().map(|column| encoded_bytes(column));
         let used = measured.sum::<usize>() + dictionaries.used_bytes();
         if !is_wasteful(retained, used) {
             return Ok(None);
@@ -118,7 +119,7 @@ impl Dictionaries {
 
     fn add(&mut self, array: &ArrayRef) -> Result<(), ArrowError> {
         match array.data_type() {
-            DataType::Dictionary(_, _) => {
+            DataType::Dictionary(_, _) if has_weight(array.as_any_dictionary().values()) => {
                 let any: &dyn Array = array;
                 downcast_dictionary_array!(
                     any => {
@@ -153,6 +154,7 @@ impl Dictionaries {
         self.0.values().map(bytes).sum()
     }
 
+    /// Each with the used values only.
     fn compacted(self) -> Result<ByAddress<Compacted>, ArrowError> {
         let compacted = self.0.into_iter().map(|(address, (values, used))| {
             let mut next = 0;
@@ -162,9 +164,18 @@ impl Dictionaries {
                 place
             });
             let places = places.collect();
-            let values = match used.count_set_bits() == values.len() {
-                true => copied(&values, &HashMap::new())?,
+            let all = used.count_set_bits() == values.len();
+            let left = match all {
+                true => values,
                 false => filter(&values, &BooleanArray::new(used, None))?,
+            };
+            // Views and dictionaries among the values still hold what the others showed.
+            let values = if all || has_dictionary(&left) || can_hold_garbage(left.data_type()) {
+                let mut inner = Self::default();
+                inner.add(&left)?;
+                copied(&left, &inner.compacted()?)?
+            } else {
+                left
             };
             Ok((address, Compacted { values, places }))
         });
@@ -210,11 +221,19 @@ fn has_dictionary(array: &ArrayRef) -> bool {
     })
 }
 
+/// Whether values take a bit each at least. Nulls take none, and can be more than there is memory to mark those
+/// that are used.
+fn has_weight(values: &ArrayRef) -> bool {
+    let bytes = values.to_data().get_slice_memory_size();
+    let bytes = bytes.unwrap_or_else(|_| values.get_buffer_memory_size());
+    values.len() / 8 <= bytes
+}
+
 /// The array in fresh memory that holds its rows and nothing else.
 fn copied(array: &ArrayRef, dictionaries: &ByAddress<Compacted>) -> Result<ArrayRef, ArrowError> {
     match array.data_type() {
-        DataType::Utf8View => Ok(Arc::new(array.as_string_view().gc())),
-        DataType::BinaryView => Ok(Arc::new(array.as_binary_view().gc())),
+        DataType::Utf8View => copied_views(array.as_string_view()),
+        DataType::BinaryView => copied_views(array.as_binary_view()),
         DataType::Null => Ok(Arc::clone(array)),
         DataType::Dictionary(_, _) => {
             let any: &dyn Array = array;
@@ -241,13 +260,28 @@ fn copied_dictionary<K: ArrowDictionaryKeyType>(
             let moved = |key| K::Native::from_usize(place(key)).unwrap_or_default();
             (array.keys().unary(moved), Arc::clone(values))
         }
-        // A dictionary within a dictionary stays as it is.
+        // They weigh nothing.
         None => (array.keys().clone(), Arc::clone(array.values())),
     };
     let keys = flat_copy(&(Arc::new(keys) as ArrayRef))?;
     Ok(Arc::new(DictionaryArray::<K>::try_new(
         keys.as_primitive::<K>().clone(),
         values,
+    )?))
+}
+
+fn copied_views<T: ByteViewType>(array: &GenericByteViewArray<T>) -> Result<ArrayRef, ArrowError> {
+    let (views, buffers, nulls) = array.gc().into_parts();
+    // `gc` leaves views without text outside of them, and the validity, where they lie in the whole batch.
+    let views = match buffers.is_empty() {
+        true => Own::Copied.values(&views),
+        false => views,
+    };
+    let nulls = Own::Copied.nulls(nulls.as_ref());
+    Ok(Arc::new(GenericByteViewArray::<T>::try_new(
+        views,
+        buffers.to_vec(),
+        nulls,
     )?))
 }
 

@@ -9,7 +9,7 @@ use arrow_array::types::{Int16Type, Int32Type, Int64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_buffer::Buffer;
 use arrow_data::ArrayData;
-use arrow_schema::{DataType, Field, FieldRef, Fields, Metadata, Schema, SchemaRef};
+use arrow_schema::{DataType, Field, FieldRef, Fields, Metadata, Schema, SchemaRef, UnionMode};
 use bytes::Bytes;
 
 /// The two counters in front of what an [`Arc`] holds.
@@ -28,8 +28,9 @@ const PAIRS_OF_NODE: usize = 8;
 /// The same of a buffer that borrows a piece read for it: with what [`ck_core::aligned_bytes`] adds.
 const PIECE_HEADER: usize = BORROWED_HEADER + 3 * size_of::<usize>() + 63;
 
-/// What decoding left of the list of children of a struct inside of another array: Arrow turns the list of
-/// their data into it where that lies.
+/// A place in the list of children of a struct inside of another array that was decoded, and inside of every
+/// dense union: Arrow makes these out of array data, and turns the list of the children's data into that of their
+/// arrays where it lies.
 const DECODED_CHILD: usize = size_of::<ArrayData>();
 
 /// How a table came to be, which tells what its buffers borrow.
@@ -145,6 +146,8 @@ struct Footprint<'a> {
     aside: usize,
     /// Bytes of the mapping, if any buffer borrows from it.
     mapped: usize,
+    /// Among the children of a dense union.
+    in_union: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -204,24 +207,29 @@ impl Footprint<'_> {
             DataType::Map(_, _) => self.add_parts(array.as_map().entries(), true),
             DataType::Struct(_) => {
                 let columns = array.as_struct().columns();
-                let child = match self.backing {
-                    None | Some(Backing::Unknown) => size_of::<ArrayRef>(),
-                    Some(_) if is_inner => DECODED_CHILD,
-                    Some(_) => size_of::<ArrayRef>(),
+                let is_decoded = !matches!(self.backing, None | Some(Backing::Unknown));
+                let child = if self.in_union || is_inner && is_decoded {
+                    DECODED_CHILD
+                } else {
+                    size_of::<ArrayRef>()
                 };
                 self.add(columns.as_ptr().addr(), columns.len() * child);
                 columns
                     .iter()
                     .for_each(|column| self.add_array(column, is_inner));
             }
-            DataType::Union(fields, _) => {
+            DataType::Union(fields, mode) => {
                 let slots = fields
                     .iter()
                     .map(|(id, _)| usize::try_from(i16::from(id) + 1).unwrap_or(0));
                 self.aside += slots.max().unwrap_or(0) * size_of::<Option<ArrayRef>>();
+                // A slice of a sparse one has new lists.
+                let outer = self.in_union;
+                self.in_union |= *mode == UnionMode::Dense;
                 for (id, _) in fields.iter() {
                     self.add_array(array.as_union().child(id), true);
                 }
+                self.in_union = outer;
             }
             DataType::RunEndEncoded(ends, _) => match ends.data_type() {
                 DataType::Int16 => self.add_array(array.as_run::<Int16Type>().values(), true),

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arrow_schema::SchemaRef;
 
@@ -71,8 +71,13 @@ impl<G: Send + Sync + 'static> Interner<G> {
     }
 
     fn find(&self, hash: u64, schema: &SchemaRef) -> Option<Interned<G>> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.find(hash, schema)
+        // Compared, and dropped if it is another one, after the lock.
+        let shared = self.known().find(hash)?;
+        (shared.schema == *schema).then_some(Interned(shared))
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known<G>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn keep(&self, hash: u64, schema: &SchemaRef, guard: G) -> Interned<G> {
@@ -80,11 +85,14 @@ impl<G: Send + Sync + 'static> Interner<G> {
             schema: Arc::clone(schema),
             _guard: guard,
         });
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(quicker) = known.find(hash, schema) {
-            // Their guard counts, and ours goes: after the lock, which it may need.
-            drop(known);
-            return quicker;
+        // Guards go after the lock, which they may need: that of `found`, and ours if somebody was quicker.
+        let found;
+        let mut known = self.known();
+        found = known.find(hash);
+        if let Some(quicker) = &found
+            && quicker.schema == *schema
+        {
+            return Interned(Arc::clone(quicker));
         }
         if known.schemas.len() >= known.prune_at {
             known.schemas.retain(|_, shared| shared.strong_count() > 0);
@@ -96,9 +104,8 @@ impl<G: Send + Sync + 'static> Interner<G> {
 }
 
 impl<G> Known<G> {
-    fn find(&self, hash: u64, schema: &SchemaRef) -> Option<Interned<G>> {
-        let shared = self.schemas.get(&hash)?.upgrade()?;
-        (shared.schema == *schema).then_some(Interned(shared))
+    fn find(&self, hash: u64) -> Option<Arc<Shared<G>>> {
+        self.schemas.get(&hash)?.upgrade()
     }
 }
 

@@ -15,6 +15,7 @@ use ck_core::{Error, ErrorKind, Result};
 use crate::codec::bytes_of;
 use crate::decode::{Dictionaries, Part};
 use crate::extent::extents;
+use crate::footprint::Backing;
 use crate::message::{Message, Span, damaged};
 use crate::output::dictionary_fields;
 use crate::spare::Spare;
@@ -124,7 +125,7 @@ pub fn decode_ipc_stream(data: &Bytes) -> Result<Table> {
     if !rest.is_empty() {
         return Err(damaged("bytes follow the end of an Arrow stream").with("bytes", rest.len()));
     }
-    Table::new(schema, batches)
+    Ok(Table::new(schema, batches)?.decoded(Backing::heap(data)))
 }
 
 /// One message of a stream.
@@ -294,6 +295,18 @@ mod tests {
             decode_ipc_stream(&longer).unwrap_err().kind(),
             ErrorKind::Corrupt
         );
+    }
+
+    #[test]
+    fn rows_without_columns_count_up_to_what_there_is_a_number_for() {
+        let rows = usize::try_from(i64::MAX).unwrap();
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let schema = Arc::new(arrow_schema::Schema::empty());
+        let batch =
+            RecordBatch::try_new_with_options(Arc::clone(&schema), vec![], &options).unwrap();
+        let table = Table::new(schema, vec![batch; 3]).unwrap();
+        let decoded = decode_ipc_stream(&encoded(&table)).unwrap();
+        assert_eq!(decoded.num_rows(), u64::MAX);
     }
 
     #[test]

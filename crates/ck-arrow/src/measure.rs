@@ -1,6 +1,6 @@
 //! How many bytes rows take when encoded, counted from what is really there.
 
-use arrow_array::RecordBatch;
+use arrow_array::{Array, RecordBatch};
 use arrow_data::{ArrayData, ByteView, MAX_INLINE_VIEW_LEN};
 use arrow_schema::{DataType, UnionMode};
 
@@ -29,6 +29,11 @@ impl Measure {
             .map(|column| bytes_of(column, start, len))
             .sum()
     }
+}
+
+/// Encoded bytes of a whole array, counted as by [`Measure::bytes`].
+pub(crate) fn encoded_bytes(array: &dyn Array) -> usize {
+    bytes_of(&array.to_data(), 0, array.len())
 }
 
 /// `start` counts from the array's first logical row.

@@ -43,7 +43,7 @@ pub(crate) enum Own {
 }
 
 impl Own {
-    fn nulls(self, nulls: Option<&NullBuffer>) -> Option<NullBuffer> {
+    pub(crate) fn nulls(self, nulls: Option<&NullBuffer>) -> Option<NullBuffer> {
         match self {
             Self::Shared => nulls.cloned(),
             Self::Copied => nulls.filter(|nulls| nulls.null_count() > 0).map(|nulls| {
@@ -52,7 +52,7 @@ impl Own {
         }
     }
 
-    fn values<T: ArrowNativeType>(self, values: &ScalarBuffer<T>) -> ScalarBuffer<T> {
+    pub(crate) fn values<T: ArrowNativeType>(self, values: &ScalarBuffer<T>) -> ScalarBuffer<T> {
         match self {
             Self::Shared => values.clone(),
             Self::Copied => ScalarBuffer::from_iter(values.iter().copied()),

@@ -19,9 +19,12 @@ use arrow_array::types::Int32Type;
 use arrow_array::{Array, ArrayRef, DictionaryArray, RecordBatch, StringViewArray};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
-use ck_arrow::{Codec, EncodeOptions, Interner, Table, TableReader, Verification};
+use ck_arrow::{
+    Codec, EncodeOptions, Interner, Table, TableReader, Verification, decode_ipc_stream,
+    encode_ipc_stream,
+};
 use ck_core::{BoxFuture, EntryReader, Expiry, Result, block_on};
-use common::counting::{Counting, live};
+use common::counting::{Counting, live_here as live};
 use common::generate::{Rng, batch};
 use common::{encode, open, open_mock, types};
 
@@ -329,4 +332,63 @@ fn a_schema_counts_while_tables_use_it_and_is_gone_with_the_last() {
     let left = live() - start;
     assert!(left < 20_000, "{left} bytes are left");
     misfits.none();
+}
+
+#[test]
+fn tables_out_of_streams_say_what_they_hold() {
+    let _alone = alone();
+    let mut misfits = Misfits::default();
+    let mut schemas: Vec<SchemaRef> = types::all().iter().map(one_column).collect();
+    schemas.push(all_columns());
+    for schema in &schemas {
+        for (batches, rows) in [(1, 0), (1, 3), (40, 1), (3, 200)] {
+            let source = (0..batches).map(|n| batch(schema, rows, &mut Rng(n)));
+            let source = Table::new(Arc::clone(schema), source.collect()).unwrap();
+            let mut stream = Vec::new();
+            let written = encode_ipc_stream(&source, |segment| {
+                stream.extend_from_slice(&segment);
+                Ok(())
+            });
+            if written.is_err() {
+                continue;
+            }
+            drop(source);
+            let interner = Interner::new();
+            let first = Table::new(Arc::clone(schema), Vec::new()).unwrap();
+            let (_first, _use) = interner.intern(first, |_| Some(()));
+            let what = format!(
+                "{batches} batches of {rows} rows of {:?}",
+                schema.field(0).data_type()
+            );
+            misfits.measure(&what, || {
+                let table = decode_ipc_stream(&common::aligned(&stream)).unwrap();
+                interner
+                    .intern(table, |_| panic!("an equal schema is known"))
+                    .0
+            });
+        }
+    }
+    misfits.none();
+}
+
+#[test]
+fn equal_schemas_of_every_type_become_one() {
+    let _alone = alone();
+    let interner = Interner::new();
+    for data_type in types::all() {
+        let make = || {
+            let schema = one_column(&data_type);
+            Table::new(Arc::clone(&schema), vec![batch(&schema, 3, &mut Rng(1))]).unwrap()
+        };
+        let (first, _use) = interner.intern(make(), |_| Some(()));
+        let (second, used) = interner.intern(make(), |_| panic!("{data_type} is known"));
+        assert!(used.is_some() && Arc::ptr_eq(first.schema(), second.schema()));
+        for batch in second.batches() {
+            assert!(
+                Arc::ptr_eq(first.schema(), batch.schema_ref()),
+                "{data_type}"
+            );
+        }
+        assert_eq!(first, second);
+    }
 }

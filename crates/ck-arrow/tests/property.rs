@@ -12,9 +12,9 @@ mod common;
 
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
+use arrow_array::{RecordBatch, RecordBatchOptions};
 use arrow_schema::{DataType, Field, Schema, SchemaRef, UnionMode};
-use ck_arrow::{Codec, EncodeOptions, Verification, compact};
+use ck_arrow::{Codec, EncodeOptions, Table, Verification, compact};
 use ck_core::block_on;
 use common::generate::{Rng, batch};
 use common::{assert_same_rows, assert_same_schema, encode_table, open, open_mock, rows, types};
@@ -23,12 +23,31 @@ use proptest::sample::select;
 
 /// Any type, with children up to three levels deep.
 fn any_type() -> impl Strategy<Value = DataType> {
-    let keys = select(vec![
+    type_with(any_child)
+}
+
+/// Any type, also dictionaries of all these types and of dictionaries, which Arrow IPC cannot express.
+fn any_type_in_memory() -> impl Strategy<Value = DataType> {
+    type_with(|child| {
+        let dictionary =
+            (keys(), child.clone()).prop_map(|(key, value)| types::dictionary(key, value));
+        prop_oneof![6 => any_child(child), 1 => dictionary].boxed()
+    })
+}
+
+fn keys() -> impl Strategy<Value = DataType> {
+    select(vec![
         DataType::Int8,
+        DataType::UInt8,
         DataType::UInt16,
         DataType::Int32,
         DataType::UInt64,
-    ]);
+    ])
+}
+
+fn type_with(
+    with_child: impl Fn(BoxedStrategy<DataType>) -> BoxedStrategy<DataType>,
+) -> impl Strategy<Value = DataType> {
     let values = select(vec![
         DataType::Utf8,
         DataType::Int64,
@@ -36,41 +55,49 @@ fn any_type() -> impl Strategy<Value = DataType> {
         DataType::Boolean,
         DataType::FixedSizeBinary(5),
     ]);
-    let dictionary = (keys, values).prop_map(|(key, value)| types::dictionary(key, value));
+    let dictionary = (keys(), values).prop_map(|(key, value)| types::dictionary(key, value));
     let leaf = prop_oneof![4 => select(types::flat()), 1 => dictionary];
-    leaf.prop_recursive(3, 24, 3, |child| {
-        let item = (child.clone(), any::<bool>()).prop_map(|(child, nullable)| {
-            let nullable = nullable || !types::can_be_required(&child);
-            types::item(child, nullable)
-        });
-        let key = select(vec![
-            DataType::Utf8,
-            DataType::Int32,
-            types::dictionary(DataType::Int8, DataType::Utf8),
-        ]);
-        let mode = select(vec![UnionMode::Sparse, UnionMode::Dense]);
-        prop_oneof![
-            item.clone().prop_map(DataType::List),
-            item.clone().prop_map(DataType::LargeList),
-            item.clone().prop_map(DataType::ListView),
-            item.clone().prop_map(DataType::LargeListView),
-            (item, 0..4).prop_map(|(item, size)| DataType::FixedSizeList(item, size)),
-            prop::collection::vec(child.clone(), 0..4).prop_map(types::structure),
-            (key, child.clone(), any::<bool>())
-                .prop_map(|(key, value, sorted)| types::map(key, value, sorted)),
-            (mode, prop::collection::vec(child.clone(), 1..4))
-                .prop_map(|(mode, children)| types::union(mode, children)),
-            (
-                select(vec![DataType::Int16, DataType::Int32, DataType::Int64]),
-                child
-            )
-                .prop_map(|(ends, values)| types::run_ends(ends, values)),
-        ]
-    })
+    leaf.prop_recursive(3, 24, 3, with_child)
+}
+
+/// A type with children of this one.
+fn any_child(child: BoxedStrategy<DataType>) -> BoxedStrategy<DataType> {
+    let item = (child.clone(), any::<bool>()).prop_map(|(child, nullable)| {
+        let nullable = nullable || !types::can_be_required(&child);
+        types::item(child, nullable)
+    });
+    let key = select(vec![
+        DataType::Utf8,
+        DataType::Int32,
+        types::dictionary(DataType::Int8, DataType::Utf8),
+    ]);
+    let mode = select(vec![UnionMode::Sparse, UnionMode::Dense]);
+    prop_oneof![
+        item.clone().prop_map(DataType::List),
+        item.clone().prop_map(DataType::LargeList),
+        item.clone().prop_map(DataType::ListView),
+        item.clone().prop_map(DataType::LargeListView),
+        (item, 0..4).prop_map(|(item, size)| DataType::FixedSizeList(item, size)),
+        prop::collection::vec(child.clone(), 0..4).prop_map(types::structure),
+        (key, child.clone(), any::<bool>())
+            .prop_map(|(key, value, sorted)| types::map(key, value, sorted)),
+        (mode, prop::collection::vec(child.clone(), 1..4))
+            .prop_map(|(mode, children)| types::union(mode, children)),
+        (
+            select(vec![DataType::Int16, DataType::Int32, DataType::Int64]),
+            child
+        )
+            .prop_map(|(ends, values)| types::run_ends(ends, values)),
+    ]
+    .boxed()
 }
 
 fn any_schema() -> impl Strategy<Value = SchemaRef> {
-    prop::collection::vec((any_type(), any::<bool>(), "[a-c]{0,2}"), 0..6).prop_map(|columns| {
+    schema_of(any_type())
+}
+
+fn schema_of(types: impl Strategy<Value = DataType>) -> impl Strategy<Value = SchemaRef> {
+    prop::collection::vec((types, any::<bool>(), "[a-c]{0,2}"), 0..6).prop_map(|columns| {
         let field = |(data_type, nullable, name): (DataType, bool, String)| {
             let nullable = nullable || !types::can_be_required(&data_type);
             Field::new(name, data_type, nullable)
@@ -90,6 +117,37 @@ fn source(schema: &SchemaRef, rng: &mut Rng) -> Vec<RecordBatch> {
         whole.slice(start, rng.below(len - start + 1))
     };
     (0..4).map(slice).collect()
+}
+
+/// Batches that share what they have with each other: slices that overlap, clones, and batches put together
+/// from the columns of others.
+fn sharing(schema: &SchemaRef, rng: &mut Rng) -> Vec<RecordBatch> {
+    let wholes = [0, 1].map(|_| batch(schema, [30, 400, 1500][rng.below(3)], rng));
+    let mut batches: Vec<RecordBatch> = Vec::new();
+    for _ in 0..rng.below(7) {
+        let whole = &wholes[rng.below(2)];
+        let most = [2, 20, whole.num_rows() + 1][rng.below(3)];
+        let len = rng.below(most);
+        let start = rng.below(whole.num_rows() - len + 1);
+        let slice = whole.slice(start, len);
+        match batches.last().cloned() {
+            Some(last) if rng.one_in(4) => batches.push(last),
+            Some(last) if rng.one_in(3) => {
+                // Every other column is that of the batch before.
+                let slice = wholes[rng.below(2)].slice(0, last.num_rows().min(30));
+                let last = last.slice(0, slice.num_rows());
+                let columns = (0..schema.fields().len())
+                    .map(|column| Arc::clone([&slice, &last][column % 2].column(column)));
+                let options = RecordBatchOptions::new().with_row_count(Some(slice.num_rows()));
+                let columns = columns.collect();
+                let mixed =
+                    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options);
+                batches.push(mixed.unwrap());
+            }
+            _ => batches.push(slice),
+        }
+    }
+    batches
 }
 
 /// Arrow's own slice of several batches.
@@ -157,6 +215,29 @@ proptest! {
             assert_same_rows(std::slice::from_ref(&compacted), std::slice::from_ref(&batch), "compacted");
             let retained = |batch| ck_arrow::retained_bytes([batch]);
             prop_assert!(retained(&compacted) <= retained(&batch));
+        }
+    }
+
+    #[test]
+    fn a_compacted_table_has_the_same_rows_in_the_same_batches(
+        schema in schema_of(any_type_in_memory()),
+        seed in any::<u64>(),
+    ) {
+        let batches = sharing(&schema, &mut Rng(seed));
+        let table = Table::new(Arc::clone(&schema), batches.clone()).unwrap();
+        if let Some(compacted) = table.compacted() {
+            prop_assert_eq!(compacted.schema(), &schema);
+            prop_assert_eq!(compacted.batches().len(), batches.len());
+            for (found, expected) in compacted.batches().iter().zip(&batches) {
+                prop_assert_eq!(found.num_rows(), expected.num_rows());
+                assert_same_rows(std::slice::from_ref(found), std::slice::from_ref(expected), "compacted");
+                for column in found.columns() {
+                    arrow_array::Array::to_data(column).validate_full().unwrap();
+                }
+            }
+            prop_assert!(compacted.heap_bytes(None) < table.heap_bytes(None));
+            // All that could be let go of is.
+            prop_assert!(compacted.compacted().is_none());
         }
     }
 }

@@ -141,17 +141,21 @@ impl Tensor {
     }
 
     /// Bytes of heap memory that the tensor keeps alive. What lies in `mapping` is not heap.
+    ///
+    /// A tensor that was decoded keeps all of its message.
     #[must_use]
     pub fn heap_bytes(&self, mapping: Option<&Bytes>) -> u64 {
         let is_mapped = mapping.is_some_and(|mapping| {
             let range = mapping.as_ptr_range();
-            range.contains(&self.data.as_ptr())
+            range.contains(&self.data.data_ptr().as_ptr().cast_const())
         });
-        if is_mapped {
-            0
-        } else {
-            self.data.capacity() as u64
-        }
+        let values = if is_mapped { 0 } else { self.data.capacity() };
+        let shape = self.shape.capacity() * size_of::<usize>();
+        let zone = match &self.data_type {
+            DataType::Timestamp(_, Some(zone)) => COUNTERS + zone.len(),
+            _ => 0,
+        };
+        (values + BUFFER_HEADER + shape + zone) as u64
     }
 
     /// The values, in [`Tensor::order`], shared.
@@ -206,6 +210,12 @@ impl fmt::Debug for Tensor {
             .finish_non_exhaustive()
     }
 }
+
+/// The two counters in front of what an [`Arc`](std::sync::Arc) holds.
+const COUNTERS: usize = 2 * size_of::<usize>();
+
+/// What a [`Buffer`] shares with its slices besides the bytes; one that borrows has the owner there, too.
+const BUFFER_HEADER: usize = COUNTERS + 5 * size_of::<usize>();
 
 /// No primitive type needs more.
 const MAX_ALIGNMENT: usize = 16;

@@ -78,8 +78,9 @@ pub(crate) fn metadata(tensor: &Tensor) -> Result<Vec<u8>> {
 
 /// Reads the one tensor that `data` is; its values stay where they are when they are aligned.
 pub(crate) fn decode(data: &Bytes) -> Result<Tensor> {
-    let (flatbuffer, body) = split(data)?;
-    let flatbuffer = without_empty_strides(&flatbuffer);
+    let (flatbuffer, body_start) = split(data)?;
+    let body = &data[body_start..];
+    let flatbuffer = without_empty_strides(flatbuffer);
     let message = arrow_ipc::root_as_message(&flatbuffer).map_err(|error| {
         damaged("the metadata of a tensor is not a valid flatbuffer").with_source(error.to_string())
     })?;
@@ -115,11 +116,14 @@ pub(crate) fn decode(data: &Bytes) -> Result<Tensor> {
     })?;
     let stored = tensor.strides().map(|strides| strides.iter().collect());
     let order = order(&shape, width, stored.unwrap_or_default())?;
-    Tensor::new(data_type, shape, order, Buffer::from(body.slice(range)))
+    // A slice of the message, and not a buffer of its own: it tells how much it keeps.
+    let message = Buffer::from(data.clone());
+    let values = message.slice_with_length(body_start + range.start, range.len());
+    Tensor::new(data_type, shape, order, values)
 }
 
-/// Metadata without prefix, and what follows it.
-fn split(data: &Bytes) -> Result<(Bytes, Bytes)> {
+/// Metadata without prefix, and where what follows it starts.
+fn split(data: &[u8]) -> Result<(&[u8], usize)> {
     let truncated = || -> Error { damaged("a tensor is truncated") };
     let (word, rest) = data.split_first_chunk::<4>().ok_or_else(truncated)?;
     // Before format version 0.15, the length came alone.
@@ -131,7 +135,7 @@ fn split(data: &Bytes) -> Result<(Bytes, Bytes)> {
     let len = usize::try_from(u32::from_le_bytes(*len)).ok();
     let end = len.and_then(|len| prefix_len.checked_add(len));
     let end = end.filter(|end| *end <= data.len()).ok_or_else(truncated)?;
-    Ok((data.slice(prefix_len..end), data.slice(end..)))
+    Ok((&data[prefix_len..end], end))
 }
 
 /// pyarrow gives a tensor without dimensions a vector of no strides, and places it where a vector of

@@ -13,10 +13,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::types::Int64Type;
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow_schema::{DataType, TimeUnit};
 use ck_arrow::Table;
 use ck_codec::{CacheCodec, CacheCodecImpl, Flm, Order, Sections, SectionsWriter, Tensor};
-use common::counting::{Counting, peak_of};
-use common::{loaded, stored};
+use common::counting::{Counting, live_here, peak_of};
+use common::{aligned, loaded, stored};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -102,7 +103,7 @@ fn values_are_read_where_they_lie() {
     sections.bytes(&table).unwrap();
     sections.bytes(&tensor).unwrap();
     sections.finish().unwrap();
-    let written = common::aligned(&written);
+    let written = aligned(&written);
     let (peak, found) = peak_of(|| {
         let sections = Sections::parse(&written).unwrap();
         (
@@ -131,4 +132,50 @@ fn json_of_many_small_values_takes_the_document_and_no_tree() {
     });
     assert!(peak < SMALL, "{peak} bytes");
     assert_eq!(bytestorage::to_json(&document).unwrap().to_string(), text);
+}
+
+/// Fails unless a tensor says what making it made this thread hold, within a tenth or a few words.
+#[track_caller]
+fn says_what_it_holds(what: &str, make: impl FnOnce() -> Tensor) {
+    let before = live_here();
+    let tensor = make();
+    let held = live_here() - before;
+    let said = usize::try_from(tensor.heap_bytes(None)).unwrap();
+    // What owns borrowed bytes has a few words that the tensor does not know.
+    assert!(
+        said.abs_diff(held) <= held / 10 + 300,
+        "{what}: {said} bytes said, {held} held"
+    );
+}
+
+#[test]
+fn tensors_say_what_they_hold() {
+    let _alone = MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
+    for len in [1_usize, 10, 1000, 1 << 20] {
+        let make = || {
+            let values = vec![7_i64; len];
+            Tensor::from_values::<Int64Type>(values, [len, 1], Order::RowMajor).unwrap()
+        };
+        says_what_it_holds(&format!("{len} values"), make);
+        let bytes = stored(make());
+        says_what_it_holds(&format!("{len} stored values"), || {
+            loaded(&aligned(&bytes)).unwrap()
+        });
+    }
+    // No values, and nothing but dimensions.
+    let make = || {
+        let shape = [vec![0], vec![1; 10_000]].concat();
+        Tensor::from_values::<Int64Type>(Vec::new(), shape, Order::RowMajor).unwrap()
+    };
+    says_what_it_holds("many dimensions", make);
+    let bytes = stored(make());
+    says_what_it_holds("many stored dimensions", || {
+        loaded(&aligned(&bytes)).unwrap()
+    });
+    assert!(loaded::<Tensor>(&bytes).unwrap().heap_bytes(Some(&bytes)) < 90_000);
+    let zone = "z".repeat(10_000);
+    says_what_it_holds("a long name of a time zone", || {
+        let data_type = DataType::Timestamp(TimeUnit::Second, Some(zone.as_str().into()));
+        Tensor::new(data_type, [1], Order::RowMajor, vec![7_i64].into()).unwrap()
+    });
 }

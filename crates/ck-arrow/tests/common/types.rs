@@ -19,7 +19,11 @@ pub(crate) fn dictionary(key: DataType, value: DataType) -> DataType {
 /// Whether a field of this type may be declared without nulls. Types whose nulls are not their own, but
 /// inside of them, are always nullable here.
 pub(crate) fn can_be_required(data_type: &DataType) -> bool {
-    !matches!(data_type, Null | Union(_, _) | RunEndEncoded(_, _))
+    match data_type {
+        Null | Union(_, _) | RunEndEncoded(_, _) => false,
+        Dictionary(_, values) => can_be_required(values),
+        _ => true,
+    }
 }
 
 pub(crate) fn structure(children: Vec<DataType>) -> DataType {
