@@ -105,6 +105,9 @@ impl Table {
     /// The whole of every buffer counts, not only the rows that the table shows. Of a table that was
     /// [read](crate::TableReader::read_table) out of an entry in one piece, all of that piece counts. Such a
     /// table also knows what is mapped; of one that was decoded out of some other `mapping` the caller does.
+    ///
+    /// Of memory that another library has allocated and lent (the C data interface), Arrow knows only the
+    /// part that an array shows: copy such a slice before it is kept, or it retains what nobody counts.
     #[must_use]
     pub fn heap_bytes(&self, mapping: Option<&Bytes>) -> u64 {
         let mapping = mapping.map(Backing::mapped);

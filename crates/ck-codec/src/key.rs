@@ -51,7 +51,7 @@ pub trait CacheKey {
     /// The bytes on the heap that live as long as the value: what the in-process tier charges for it,
     /// beyond key and overhead. An allocation shared by parts of the value counts once, with its
     /// capacity rather than its length. Buffers that a value borrows from stored bytes count as well: it
-    /// keeps them.
+    /// keeps them, and with a part of [`Sections`](crate::Sections) all of the entry.
     ///
     /// Except those that lie in `mapping`: that is a file mapped into the process, which the value was
     /// decoded out of, and no memory of the process.
