@@ -98,7 +98,7 @@ impl Shared {
         let lookup = self.read_store(backend, key, form).await?;
         if let (Lookup::Found(held), Some(l1)) = (&lookup, &self.l1) {
             let publication = self.order.lock(key).await;
-            if publication.is_still(before) {
+            if publication.is_still(&before) {
                 let _ = l1.insert(key.clone(), Arc::clone(held), self.l1_ttl(held));
             }
         }
@@ -246,7 +246,7 @@ impl Shared {
         let (shared, key) = (Arc::clone(self), key.clone());
         complete(async move {
             let mut publication = shared.order.lock(&key).await;
-            match unless_changed_since {
+            match &unless_changed_since {
                 Some(moment) if !publication.is_still(moment) => {
                     return Ok(Outcome::Rejected(Rejection::Superseded));
                 }
