@@ -3,7 +3,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ck_arrow::TableReader;
 use ck_codec::CacheKey;
-use ck_core::{EntryReader, Key, Result};
+use ck_core::{EntryReader, ErrorKind, Key, Result};
 
 use crate::cache::{Shared, is_corrupt, with_key};
 use crate::cached_table::held_by_a_read;
@@ -70,7 +70,7 @@ impl Cache {
     ///
     /// As [`Cache::get_table`]. Unsupported, too, when the cache has no store.
     pub async fn open_table(&self, key: impl Into<Key>) -> Result<Option<CachedTable>> {
-        let key = self.resolve(key.into()).await?;
+        let key = self.resolve_to_find(key.into()).await?;
         let shared = &self.shared;
         let entry = match shared.store()?.open(&key).await {
             Ok(Some(entry)) => entry,
@@ -84,9 +84,14 @@ impl Cache {
                 return Ok(shared.missed());
             }
             Err(error) => {
-                if is_absent(&*entry).await? {
-                    return Ok(shared.missed());
-                }
+                let error = match error.kind() {
+                    ErrorKind::Unsupported => match is_absent(&*entry).await {
+                        Ok(true) => return Ok(shared.missed()),
+                        Ok(false) => error,
+                        Err(failed) => failed,
+                    },
+                    _ => error,
+                };
                 return shared.store_failed(&key, error).map(|()| shared.missed());
             }
         };
@@ -105,7 +110,7 @@ impl Cache {
 
     /// What plain gets may hand out: fresh, and not the knowledge that there is none.
     async fn find(&self, key: Key, form: Form) -> Result<Option<Arc<Held>>> {
-        let key = self.resolve(key).await?;
+        let key = self.resolve_to_find(key).await?;
         let found = self.shared.lookup(&key, form).await?.found();
         let found = found.filter(|held| held.is_fresh() && !held.is_absent());
         match found {

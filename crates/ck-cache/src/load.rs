@@ -102,7 +102,7 @@ impl Cache {
         loader: Loader,
     ) -> BoxFuture<'a, Result<Arc<Held>>> {
         Box::pin(async move {
-            let key = self.resolve(key).await?;
+            let key = self.resolve_to_find(key).await?;
             let loaded = self.shared.find_or_load(&key, form, options, loader).await;
             loaded.map_err(with_key(&key))
         })
