@@ -111,7 +111,7 @@ impl Cache {
     /// What plain gets may hand out: fresh, and not the knowledge that there is none.
     async fn find(&self, key: Key, form: Form) -> Result<Option<Arc<Held>>> {
         let key = self.resolve_to_find(key).await?;
-        let found = self.shared.lookup(&key, form).await?.found();
+        let found = self.shared.lookup_fresh(&key, form).await?.found();
         let found = found.filter(|held| held.is_fresh() && !held.is_absent());
         match found {
             Some(_) => self.shared.counters.hits.add(1),

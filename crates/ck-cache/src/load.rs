@@ -26,6 +26,10 @@ use crate::{Cache, LoadOptions, Table};
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
+/// A lease is renewed after a third of its term, within these bounds.
+const SHORTEST_RENEWAL: Duration = Duration::from_millis(1);
+const LONGEST_RENEWAL: Duration = Duration::from_secs(3600);
+
 /// Makes a value when no tier has it.
 type Loader = Box<dyn FnOnce() -> BoxFuture<'static, Result<Content>> + Send>;
 
@@ -222,11 +226,11 @@ impl Shared {
             }
         }
         // Somebody may have finished since the last look.
-        let lookup = self.look_again(backend, key, form).await?;
         let is_enough = |held: &Held| match waiting {
             Waiting::Long => true,
             Waiting::Not => !options.is_due(held),
         };
+        let lookup = self.look_again(backend, key, form, is_enough).await?;
         let loaded = match lookup.fresh().filter(|held| is_enough(held)) {
             Some(held) => Ok(Arc::clone(held)),
             None => self.make(key, form, options, loader, before).await,
@@ -237,17 +241,19 @@ impl Shared {
         loaded.map(Some)
     }
 
-    /// What is stored now, past the process's own tier when that is stale.
+    /// What is stored now, past the process's own tier when what that has is stale or not enough.
     async fn look_again(
         self: &Arc<Self>,
         backend: Option<&Arc<dyn Backend>>,
         key: &Key,
         form: Form,
+        is_enough: impl Fn(&Held) -> bool,
     ) -> Result<Lookup> {
         match backend {
             None => self.lookup(key, form).await,
             Some(backend) => {
-                if let Some(held) = self.l1_fresh(key, form.kind()) {
+                let held = self.l1_fresh(key, form.kind());
+                if let Some(held) = held.filter(|held| is_enough(held)) {
                     return Ok(Lookup::Found(held));
                 }
                 self.read_through(backend, key, form).await
@@ -281,7 +287,7 @@ impl Shared {
             }
             Sleep::until(Instant::now() + pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
-            let lookup = self.look_again(Some(backend), key, form).await?;
+            let lookup = self.look_again(Some(backend), key, form, |_| true).await?;
             if let Some(held) = lookup.fresh() {
                 return Ok(Acquired::Found(Arc::clone(held)));
             }
@@ -389,12 +395,13 @@ struct Renewal {
 impl Renewal {
     /// `None` when there is nothing to run it on: the lease is given up.
     fn start(mut lease: Box<dyn Lease>, term: Duration) -> Option<Self> {
+        let pause = (term / 3).clamp(SHORTEST_RENEWAL, LONGEST_RENEWAL);
         let (stop, mut stopped) = oneshot::channel::<()>();
         let (done, released) = oneshot::channel();
         let started = background(async move {
             let mut is_ours = true;
             loop {
-                let mut sleep = Sleep::until(Instant::now() + term / 3);
+                let mut sleep = Sleep::until(Instant::now() + pause);
                 let is_over = poll_fn(|cx| {
                     // Also when the load was given up and its end of the channel is gone.
                     if Pin::new(&mut stopped).poll(cx).is_ready() {

@@ -51,13 +51,27 @@ pub(crate) struct Landed<T> {
 }
 
 impl Shared {
-    /// What the tiers know under `key`: the process, then the store. Concurrent lookups share one read of
-    /// the store.
+    /// What the tiers know under `key`, stale or not: the process, then the store. Concurrent lookups share
+    /// one read of the store.
     pub(crate) async fn lookup(self: &Arc<Self>, key: &Key, form: Form) -> Result<Lookup> {
-        let kind = form.kind();
-        if let Some(held) = self.l1_get(key, kind) {
-            return Ok(Lookup::Found(held));
+        match self.l1_get(key, form.kind()) {
+            Some(held) => Ok(Lookup::Found(held)),
+            None => self.lookup_behind(key, form).await,
         }
+    }
+
+    /// As [`Shared::lookup`], but past what the process has if that is stale: others may have stored a fresh
+    /// one.
+    pub(crate) async fn lookup_fresh(self: &Arc<Self>, key: &Key, form: Form) -> Result<Lookup> {
+        match self.l1_fresh(key, form.kind()) {
+            Some(held) => Ok(Lookup::Found(held)),
+            None => self.lookup_behind(key, form).await,
+        }
+    }
+
+    /// What the store knows.
+    async fn lookup_behind(self: &Arc<Self>, key: &Key, form: Form) -> Result<Lookup> {
+        let kind = form.kind();
         let Some(backend) = self.backend.as_ref().filter(|_| form.is_storable()) else {
             return Ok(Lookup::Missing);
         };
