@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use ck_codec::CacheKey;
 use ck_core::{
     Backend, BoxFuture, Error, ErrorKind, Key, Lease, Outcome, Result, WriteMode, background,
+    complete,
 };
 use tokio::sync::oneshot;
 
@@ -233,7 +234,11 @@ impl Shared {
         let lookup = self.look_again(backend, key, form, is_enough).await?;
         let loaded = match lookup.fresh().filter(|held| is_enough(held)) {
             Some(held) => Ok(Arc::clone(held)),
-            None => self.make(key, form, options, loader, before).await,
+            None => {
+                let replaces = lookup.found().is_some();
+                self.make(key, form, options, loader, before, replaces)
+                    .await
+            }
         };
         if let Some(lease) = lease {
             lease.end().await;
@@ -294,7 +299,7 @@ impl Shared {
         }
     }
 
-    /// Runs the loader and publishes what it made.
+    /// Runs the loader and publishes what it made, in place of a stale or due value if `replaces` says so.
     async fn make(
         self: &Arc<Self>,
         key: &Key,
@@ -302,6 +307,7 @@ impl Shared {
         options: &LoadOptions,
         loader: Loader,
         before: Moment,
+        replaces: bool,
     ) -> Result<Arc<Held>> {
         let backend = self.backend.as_ref().filter(|_| form.is_storable());
         // What is loaded from here on is newer than what is stored now, and than nothing else.
@@ -320,8 +326,13 @@ impl Shared {
         self.counters.loads.add(1);
 
         let put = match (&content, options.absent_ttl()) {
-            // Not to be remembered.
-            (Content::Absent, None) => return Ok(Arc::new(Held::new(content, Life::default()))),
+            // Not to be remembered; nor is what it would have replaced to be handed out again.
+            (Content::Absent, None) => {
+                if replaces {
+                    self.withdraw(key, backend, mode, before).await;
+                }
+                return Ok(Arc::new(Held::new(content, Life::default())));
+            }
             (Content::Absent, Some(ttl)) => options.put().with_life(ttl),
             _ => options.put().clone(),
         };
@@ -354,6 +365,41 @@ impl Shared {
             Err(error) => self.not_kept(key, &error),
         }
         Ok(held)
+    }
+
+    /// Removes what a load was to replace, unless somebody has changed it since.
+    async fn withdraw(
+        self: &Arc<Self>,
+        key: &Key,
+        backend: Option<&Arc<dyn Backend>>,
+        mode: WriteMode,
+        before: Moment,
+    ) {
+        let (shared, key, backend) = (Arc::clone(self), key.clone(), backend.cloned());
+        complete(async move {
+            let mut publication = shared.order.lock(&key).await;
+            if !publication.is_still(&before) {
+                return;
+            }
+            publication.change();
+            if let Some(l1) = &shared.l1 {
+                l1.remove(&key);
+            }
+            if let (Some(backend), WriteMode::Update(version)) = (backend, mode) {
+                let removed = async {
+                    match backend.open(&key).await? {
+                        Some(entry) if entry.version() == version => entry.discard().await,
+                        _ => Ok(false),
+                    }
+                };
+                if let Err(error) = removed.await {
+                    shared.counters.store_failures.add(1);
+                    tracing::warn!(%key, store = shared.store_url(), %error, "a value that is no more could not be removed");
+                }
+            }
+            shared.lookups.detach(&key);
+        })
+        .await;
     }
 
     /// What may be replaced: the present entry.

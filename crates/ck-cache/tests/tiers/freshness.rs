@@ -110,6 +110,30 @@ async fn that_there_is_no_value_is_remembered_for_its_own_time() {
 }
 
 #[tokio::test]
+async fn a_stale_value_is_gone_once_the_loader_has_said_that_there_is_none() {
+    for l1_bytes in [64 << 20, 0] {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = over(&dir, l1_bytes);
+        let options = stale_options();
+        Source::default()
+            .load(&cache, "k", &options, table(0, 1))
+            .await;
+        assert!(cache.expire("k").await.unwrap());
+        let nothing = || async { Ok::<Option<Table>, Error>(None) };
+        let found = cache.get_or_load_table("k", &options, nothing).await;
+        assert_eq!(found.unwrap(), Some(table(0, 1)), "stale");
+        for _ in 0..2000 {
+            if cache.stat("k").await.unwrap().is_none() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let found = cache.get_or_load_table("k", &options, nothing).await;
+        assert_eq!(found.unwrap(), None);
+    }
+}
+
+#[tokio::test]
 async fn a_plain_get_finds_the_fresh_value_in_the_store_behind_a_stale_one_in_the_process() {
     let (dir, cache) = both_tiers();
     let other = over(&dir, 0);
