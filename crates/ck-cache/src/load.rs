@@ -36,7 +36,7 @@ type Loader = Box<dyn FnOnce() -> BoxFuture<'static, Result<Content>> + Send>;
 
 impl Cache {
     /// The table under `key`; when there is none, the one that `loader` makes, which is then kept. `None`
-    /// when the loader says that there is no such table.
+    /// when the loader says that there is no such table; a stale one is removed then.
     ///
     /// However many tasks, threads and processes (on a store with leases) ask for a key at the same time,
     /// one of them loads and the others wait for its result or its error. If it goes away before it is
