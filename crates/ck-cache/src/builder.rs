@@ -124,7 +124,7 @@ impl CacheBuilder {
                 schemas: Interner::new(),
                 lookups: Flights::new(),
                 loads: Flights::new(),
-                order: Order::new(),
+                order: Order::default(),
                 budget: self.budget,
                 verification: self.verification,
                 on_store_failure: self.on_store_failure,

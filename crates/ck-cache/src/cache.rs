@@ -132,30 +132,25 @@ impl Cache {
         Ok(info.map(|info| info.with_key(key)))
     }
 
-    /// Lets the entry under `key` live for `ttl` from now, or without end; `false` when there is none. The
-    /// time that it may be stale comes on top.
+    /// Lets the entry under `key` live for `ttl` from now, or without end; `false` when the store has none.
+    /// The time that it may be stale comes on top.
     ///
     /// # Errors
     ///
     /// See [`Cache`]; [`ErrorKind::Misuse`] for a `ttl` of zero or beyond ten years.
     pub async fn touch(&self, key: impl Into<Key>, ttl: Option<Duration>) -> Result<bool> {
         let key = self.resolve(key.into()).await?;
-        // The stored entry decides; the process reads it again.
         let store = Arc::clone(self.shared.store()?);
         if let Some(ttl) = ttl {
             Expiry::after(ttl)?;
         }
-        let touched = self.shared.change(&key, move |key| async move {
-            let Some(ttl) = ttl else {
-                return store.touch(&key, Expiry::NEVER).await;
-            };
-            let stale = match store.open(&key).await? {
-                Some(entry) => stale_time(&*entry).await?,
-                None => return Ok(false),
-            };
-            store
-                .touch(&key, Expiry::after(ttl.saturating_add(stale))?)
-                .await
+        let touched = self.shared.change(&key, move |shared, key| async move {
+            let touched = touch_stored(&*store, &key, ttl).await;
+            // The stored entry decides, and the process reads it again. What is not stored stays.
+            if !matches!(touched, Ok(false)) {
+                shared.drop_held(&key);
+            }
+            touched
         });
         touched.await
     }
@@ -168,12 +163,13 @@ impl Cache {
     /// See [`Cache`].
     pub async fn remove(&self, key: impl Into<Key>) -> Result<bool> {
         let key = self.resolve(key.into()).await?;
-        let store = self.shared.backend.clone();
-        let removed = self.shared.change(&key, move |key| async move {
-            match store {
-                Some(store) => store.remove(&key).await,
-                None => Ok(false),
-            }
+        let removed = self.shared.change(&key, |shared, key| async move {
+            let was_held = shared.drop_held(&key);
+            let was_stored = match &shared.backend {
+                Some(store) => store.remove(&key).await?,
+                None => false,
+            };
+            Ok(was_stored || was_held)
         });
         removed.await
     }
@@ -188,19 +184,17 @@ impl Cache {
     /// See [`Cache`].
     pub async fn expire(&self, key: impl Into<Key>) -> Result<bool> {
         let key = self.resolve(key.into()).await?;
-        let Some(store) = self.shared.backend.clone() else {
-            return Ok(self.shared.expire_in_process(&key).await);
-        };
-        let expired = self.shared.change(&key, move |key| async move {
-            let Some(entry) = store.open(&key).await? else {
-                return Ok(false);
+        let expired = self.shared.change(&key, |shared, key| async move {
+            let expired = match &shared.backend {
+                Some(store) => expire_stored(&**store, &key).await,
+                None => Ok(false),
             };
-            let stale = stale_time(&*entry).await?;
-            if stale.is_zero() {
-                return store.remove(&key).await;
+            if matches!(expired, Ok(false)) {
+                // What only the process has.
+                return Ok(shared.expire_held(&key));
             }
-            let is_stale = entry.expiry().remaining().is_some_and(|left| left <= stale);
-            Ok(is_stale || store.touch(&key, Expiry::after(stale)?).await?)
+            shared.drop_held(&key);
+            expired
         });
         expired.await
     }
@@ -261,11 +255,10 @@ impl Shared {
             .map_or_else(|| "none".to_owned(), |backend| backend.url())
     }
 
-    /// Changes what is stored under `key`, and has the process forget it. Goes on to its end when the caller
-    /// goes away.
+    /// Changes what the tiers have under `key`. Goes on to its end when the caller goes away.
     async fn change<F, W>(self: &Arc<Self>, key: &Key, work: F) -> Result<bool>
     where
-        F: FnOnce(Key) -> W + Send + 'static,
+        F: FnOnce(Arc<Self>, Key) -> W + Send + 'static,
         W: Future<Output = Result<bool>> + Send + 'static,
     {
         let (shared, own_key) = (Arc::clone(self), key.clone());
@@ -273,26 +266,22 @@ impl Shared {
             let mut publication = shared.order.lock(&own_key).await;
             shared.forget_flights(&own_key);
             publication.change();
-            let was_held = match &shared.l1 {
-                Some(l1) => l1.remove(&own_key),
-                None => false,
-            };
-            let changed = work(own_key.clone()).await;
+            let changed = work(Arc::clone(&shared), own_key.clone()).await;
             // Those who began meanwhile may have seen what was before.
             shared.forget_flights(&own_key);
-            let changed = changed?;
-            // With a store, it says whether there was an entry, unless the value never went there.
-            Ok(changed || was_held)
+            changed
         });
         changed.await.map_err(with_key(key))
     }
 
-    /// Makes what only the process holds stale.
-    async fn expire_in_process(self: &Arc<Self>, key: &Key) -> bool {
+    /// Has the process forget what it holds; `false` when that was nothing.
+    fn drop_held(&self, key: &Key) -> bool {
+        self.l1.as_ref().is_some_and(|l1| l1.remove(key))
+    }
+
+    /// Makes what the process holds stale; `false` when that was nothing.
+    fn expire_held(&self, key: &Key) -> bool {
         let Some(l1) = &self.l1 else { return false };
-        let mut publication = self.order.lock(key).await;
-        self.forget_flights(key);
-        publication.change();
         let Some(held) = l1.get(key) else {
             return false;
         };
@@ -319,6 +308,33 @@ impl Shared {
             tracing::warn!(%key, store, %error, "the damaged entry cannot be removed");
         }
     }
+}
+
+/// Gives an entry of the store a new time to live.
+async fn touch_stored(store: &dyn Backend, key: &Key, ttl: Option<Duration>) -> Result<bool> {
+    let Some(ttl) = ttl else {
+        return store.touch(key, Expiry::NEVER).await;
+    };
+    let Some(entry) = store.open(key).await? else {
+        return Ok(false);
+    };
+    let stale = stale_time(&*entry).await?;
+    store
+        .touch(key, Expiry::after(ttl.saturating_add(stale))?)
+        .await
+}
+
+/// Makes an entry of the store stale, or removes it if it may not be.
+async fn expire_stored(store: &dyn Backend, key: &Key) -> Result<bool> {
+    let Some(entry) = store.open(key).await? else {
+        return Ok(false);
+    };
+    let stale = stale_time(&*entry).await?;
+    if stale.is_zero() {
+        return store.remove(key).await;
+    }
+    let is_stale = entry.expiry().remaining().is_some_and(|left| left <= stale);
+    Ok(is_stale || store.touch(key, Expiry::after(stale)?).await?)
 }
 
 /// How long before its end an entry is stale.

@@ -12,6 +12,7 @@ use ck_core::{BoxFuture, EntryReader, Key, Reservation, Result, block_on};
 use futures_core::Stream;
 
 use crate::cache::{Shared, is_corrupt, with_key};
+use crate::source::feeds_a_put;
 use crate::trace::stage;
 
 /// A table in a store, read piece by piece.
@@ -186,14 +187,18 @@ impl CachedTable {
     }
 
     /// The share of the memory budget that one read needs. A batch beyond the whole budget, which
-    /// another writer may have made, takes all of it.
-    async fn reserve(&self) -> Result<Reservation> {
+    /// another writer may have made, takes all of it. A read for a put takes what is free, and does not wait.
+    async fn reserve(&self) -> Result<Option<Reservation>> {
         let budget = &self.origin.shared.budget;
         let held = *self
             .origin
             .held
             .get_or_init(|| held_by_a_read(&*self.origin.entry, &self.reader));
-        budget.reserve(held.min(budget.limit())).await
+        let held = held.min(budget.limit());
+        if feeds_a_put() {
+            return budget.try_reserve(held);
+        }
+        budget.reserve(held).await.map(Some)
     }
 
     fn view(&self, reader: TableReader) -> Self {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ck_arrow::TableReader;
 use ck_codec::CacheKey;
-use ck_core::{EntryReader, Key, Result};
+use ck_core::{EntryReader, ErrorKind, Key, Result};
 use tracing::{Instrument, debug_span, field};
 
 use crate::cache::{Shared, is_corrupt, with_key};
@@ -72,7 +72,7 @@ impl Cache {
     ///
     /// As [`Cache::get_table`]. Unsupported, too, when the cache has no store.
     pub async fn open_table(&self, key: impl Into<Key>) -> Result<Option<CachedTable>> {
-        let key = self.resolve(key.into()).await?;
+        let key = self.resolve_to_find(key.into()).await?;
         let shared = &self.shared;
         let entry = match shared.store()?.open(&key).await {
             Ok(Some(entry)) => entry,
@@ -86,9 +86,14 @@ impl Cache {
                 return Ok(shared.missed());
             }
             Err(error) => {
-                if is_absent(&*entry).await? {
-                    return Ok(shared.missed());
-                }
+                let error = match error.kind() {
+                    ErrorKind::Unsupported => match is_absent(&*entry).await {
+                        Ok(true) => return Ok(shared.missed()),
+                        Ok(false) => error,
+                        Err(failed) => failed,
+                    },
+                    _ => error,
+                };
                 return shared.store_failed(&key, error).map(|()| shared.missed());
             }
         };
@@ -111,8 +116,8 @@ impl Cache {
         let span = debug_span!("ck.get", %key, kind = form.kind().name(), hit = field::Empty);
         let recorded = span.clone();
         let find = async move {
-            let key = self.resolve(key).await?;
-            let found = self.shared.lookup(&key, form).await?.found();
+            let key = self.resolve_to_find(key).await?;
+            let found = self.shared.lookup_fresh(&key, form).await?.found();
             let found = found.filter(|held| held.is_fresh() && !held.is_absent());
             match found {
                 Some(_) => self.shared.counters.hits.add(1),

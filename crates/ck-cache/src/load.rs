@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use ck_codec::CacheKey;
 use ck_core::{
     Backend, BoxFuture, Error, ErrorKind, Key, Lease, Outcome, Result, WriteMode, background,
+    complete,
 };
 use tokio::sync::oneshot;
 use tracing::{Instrument, Span, debug_span};
@@ -27,12 +28,16 @@ use crate::{Cache, LoadOptions, Table};
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
+/// A lease is renewed after a third of its term, within these bounds.
+const SHORTEST_RENEWAL: Duration = Duration::from_millis(1);
+const LONGEST_RENEWAL: Duration = Duration::from_secs(3600);
+
 /// Makes a value when no tier has it.
 type Loader = Box<dyn FnOnce() -> BoxFuture<'static, Result<Content>> + Send>;
 
 impl Cache {
     /// The table under `key`; when there is none, the one that `loader` makes, which is then kept. `None`
-    /// when the loader says that there is no such table.
+    /// when the loader says that there is no such table; a stale one is removed then.
     ///
     /// However many tasks, threads and processes (on a store with leases) ask for a key at the same time,
     /// one of them loads and the others wait for its result or its error. If it goes away before it is
@@ -116,7 +121,7 @@ impl Cache {
         options: &LoadOptions,
         loader: impl FnOnce() -> Loader,
     ) -> Result<Arc<Held>> {
-        let key = self.resolve(key).await?;
+        let key = self.resolve_to_find(key).await?;
         let shared = &self.shared;
         let near = shared.l1_get(&key, form.kind());
         if let Some(held) = near
@@ -158,7 +163,7 @@ impl Shared {
         let kind = form.kind();
         let mut lookup = match near {
             Some(held) => Lookup::Found(held),
-            None => self.lookup_store(key, form).await?,
+            None => self.lookup_behind(key, form).await?,
         };
         loop {
             if let Some(held) = lookup.found() {
@@ -252,14 +257,18 @@ impl Shared {
             }
         }
         // Somebody may have finished since the last look.
-        let lookup = self.look_again(backend, key, form).await?;
         let is_enough = |held: &Held| match waiting {
             Waiting::Long => true,
             Waiting::Not => !options.is_due(held),
         };
+        let lookup = self.look_again(backend, key, form, is_enough).await?;
         let loaded = match lookup.fresh().filter(|held| is_enough(held)) {
             Some(held) => Ok(Arc::clone(held)),
-            None => self.make(key, form, options, loader, before).await,
+            None => {
+                let replaces = lookup.found().is_some();
+                self.make(key, form, options, loader, before, replaces)
+                    .await
+            }
         };
         if let Some(lease) = lease {
             lease.end().await;
@@ -267,17 +276,19 @@ impl Shared {
         loaded.map(Some)
     }
 
-    /// What is stored now, past the process's own tier when that is stale.
+    /// What is stored now, past the process's own tier when what that has is stale or not enough.
     async fn look_again(
         self: &Arc<Self>,
         backend: Option<&Arc<dyn Backend>>,
         key: &Key,
         form: Form,
+        is_enough: impl Fn(&Held) -> bool,
     ) -> Result<Lookup> {
         match backend {
             None => self.lookup(key, form).await,
             Some(backend) => {
-                if let Some(held) = self.l1_fresh(key, form.kind()) {
+                let held = self.l1_fresh(key, form.kind());
+                if let Some(held) = held.filter(|held| is_enough(held)) {
                     return Ok(Lookup::Found(held));
                 }
                 self.read_through(backend, key, form).await
@@ -311,14 +322,14 @@ impl Shared {
             }
             Sleep::until(Instant::now() + pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
-            let lookup = self.look_again(Some(backend), key, form).await?;
+            let lookup = self.look_again(Some(backend), key, form, |_| true).await?;
             if let Some(held) = lookup.fresh() {
                 return Ok(Acquired::Found(Arc::clone(held)));
             }
         }
     }
 
-    /// Runs the loader and publishes what it made.
+    /// Runs the loader and publishes what it made, in place of a stale or due value if `replaces` says so.
     async fn make(
         self: &Arc<Self>,
         key: &Key,
@@ -326,6 +337,7 @@ impl Shared {
         options: &LoadOptions,
         loader: Loader,
         before: Moment,
+        replaces: bool,
     ) -> Result<Arc<Held>> {
         let backend = self.backend.as_ref().filter(|_| form.is_storable());
         // What is loaded from here on is newer than what is stored now, and than nothing else.
@@ -346,8 +358,13 @@ impl Shared {
         self.counters.loads.add(1);
 
         let put = match (&content, options.absent_ttl()) {
-            // Not to be remembered.
-            (Content::Absent, None) => return Ok(Arc::new(Held::new(content, Life::default()))),
+            // Not to be remembered; nor is what it would have replaced to be handed out again.
+            (Content::Absent, None) => {
+                if replaces {
+                    self.withdraw(key, backend, mode, before).await;
+                }
+                return Ok(Arc::new(Held::new(content, Life::default())));
+            }
             (Content::Absent, Some(ttl)) => options.put().with_life(ttl),
             _ => options.put().clone(),
         };
@@ -383,6 +400,41 @@ impl Shared {
             Err(error) => self.not_kept(key, &error),
         }
         Ok(held)
+    }
+
+    /// Removes what a load was to replace, unless somebody has changed it since.
+    async fn withdraw(
+        self: &Arc<Self>,
+        key: &Key,
+        backend: Option<&Arc<dyn Backend>>,
+        mode: WriteMode,
+        before: Moment,
+    ) {
+        let (shared, key, backend) = (Arc::clone(self), key.clone(), backend.cloned());
+        complete(async move {
+            let mut publication = shared.order.lock(&key).await;
+            if !publication.is_still(&before) {
+                return;
+            }
+            publication.change();
+            if let Some(l1) = &shared.l1 {
+                l1.remove(&key);
+            }
+            if let (Some(backend), WriteMode::Update(version)) = (backend, mode) {
+                let removed = async {
+                    match backend.open(&key).await? {
+                        Some(entry) if entry.version() == version => entry.discard().await,
+                        _ => Ok(false),
+                    }
+                };
+                if let Err(error) = removed.await {
+                    shared.counters.store_failures.add(1);
+                    tracing::warn!(%key, store = shared.store_url(), %error, "a value that is no more could not be removed");
+                }
+            }
+            shared.lookups.detach(&key);
+        })
+        .await;
     }
 
     /// What may be replaced: the present entry.
@@ -424,12 +476,13 @@ struct Renewal {
 impl Renewal {
     /// `None` when there is nothing to run it on: the lease is given up.
     fn start(mut lease: Box<dyn Lease>, term: Duration) -> Option<Self> {
+        let pause = (term / 3).clamp(SHORTEST_RENEWAL, LONGEST_RENEWAL);
         let (stop, mut stopped) = oneshot::channel::<()>();
         let (done, released) = oneshot::channel();
         let started = background(async move {
             let mut is_ours = true;
             loop {
-                let mut sleep = Sleep::until(Instant::now() + term / 3);
+                let mut sleep = Sleep::until(Instant::now() + pause);
                 let is_over = poll_fn(|cx| {
                     // Also when the load was given up and its end of the channel is gone.
                     if Pin::new(&mut stopped).poll(cx).is_ready() {

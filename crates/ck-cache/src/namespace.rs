@@ -1,9 +1,9 @@
 //! Keys that can be forgotten all at once.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ck_core::{Error, ErrorKind, Key, Outcome, Result, WriteMode};
+use ck_core::{Error, ErrorKind, Key, Outcome, Rejection, Result, WriteMode, complete};
 
 use crate::cache::Shared;
 use crate::draft::Draft;
@@ -18,7 +18,23 @@ const RECHECK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Namespace {
     name: String,
-    known: Mutex<Option<(u64, Instant)>>,
+    known: Mutex<Known>,
+}
+
+/// What a process knows of a namespace.
+#[derive(Debug, Default)]
+struct Known {
+    /// Its number, and when that was looked up.
+    number: Option<(u64, Instant)>,
+    /// A number for gets and loads while the store fails, under which nobody else looks.
+    stand_in: Option<(u64, Instant)>,
+    /// How often this process has changed the number.
+    changes: u64,
+}
+
+fn recent(number: Option<(u64, Instant)>) -> Option<u64> {
+    let recent = number.filter(|(_, since)| since.elapsed() < RECHECK);
+    recent.map(|(number, _)| number)
 }
 
 impl Cache {
@@ -33,13 +49,14 @@ impl Cache {
             Some(outer) => format!("{}/", outer.name),
             None => String::new(),
         };
-        // Its own separators are doubled, so that no other pair of names gives the same text.
-        let name = format!("{prefix}{}", name.replace('/', "//"));
+        // Its own separators are marked, so that no other path of names gives the same text.
+        let name = name.replace('\\', "\\\\").replace('/', "\\/");
+        let name = format!("{prefix}{name}");
         Self {
             shared: Arc::clone(&self.shared),
             namespace: Some(Arc::new(Namespace {
                 name,
-                known: Mutex::new(None),
+                known: Mutex::default(),
             })),
         }
     }
@@ -52,21 +69,31 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// See [`Cache`]; nothing is invalidated for others then. [`ErrorKind::Misuse`] when the cache is no
-    /// namespace.
+    /// See [`Cache`]. Nothing is invalidated then, unless only the store's answer was lost
+    /// ([`ErrorKind::Timeout`]); the next use of the namespace asks the store. [`ErrorKind::Misuse`] when the
+    /// cache is no namespace.
     pub async fn invalidate(&self) -> Result<()> {
-        let Some(namespace) = &self.namespace else {
+        let Some(namespace) = self.namespace.clone() else {
             return Err(Error::new(
                 ErrorKind::Misuse,
                 "only a namespace can be invalidated; see Cache::namespace",
             ));
         };
         let number = random()?;
-        // This process first: it must not find the old entries, whatever comes.
-        namespace.remember(number);
-        let key = namespace.key();
-        let written = self.shared.write_number(&key, number, WriteMode::Overwrite);
-        written.await?.stored().map(drop)
+        let shared = Arc::clone(&self.shared);
+        // To its end: this process must not find the old entries once others do not.
+        complete(async move {
+            let key = namespace.key();
+            let written = shared.write_number(&key, number, WriteMode::Overwrite);
+            let written = match written.await {
+                // The process has dropped the old number all the same.
+                Ok(Outcome::Rejected(_)) if shared.backend.is_none() => Ok(None),
+                outcome => outcome.and_then(Outcome::stored).map(|_| Some(number)),
+            };
+            namespace.change(written.as_ref().ok().copied().flatten());
+            written.map(drop)
+        })
+        .await
     }
 
     /// The key under which a key of this cache is stored.
@@ -79,7 +106,27 @@ impl Cache {
             // Boxed, so that the futures of gets stay small.
             None => Box::pin(self.shared.number_of(namespace)).await?,
         };
-        Ok(Key::new(format!("{}@{number:016x}/{key}", namespace.name)))
+        Ok(namespace.stored_key(number, &key))
+    }
+
+    /// As [`Cache::resolve`], for what only looks for a value or can do without storing one: where a failure
+    /// of the store is a miss, a key that has no entry.
+    pub(crate) async fn resolve_to_find(&self, key: Key) -> Result<Key> {
+        let Some(namespace) = &self.namespace else {
+            return Ok(key);
+        };
+        if let Some(number) = namespace.recall_stand_in() {
+            return Ok(namespace.stored_key(number, &key));
+        }
+        match self.resolve(key.clone()).await {
+            Err(error) => {
+                self.shared.store_failed(&key, error)?;
+                let number = random()?;
+                namespace.lock().stand_in = Some((number, Instant::now()));
+                Ok(namespace.stored_key(number, &key))
+            }
+            resolved => resolved,
+        }
     }
 }
 
@@ -89,16 +136,42 @@ impl Namespace {
         Key::new(format!("ck:namespace:{}", self.name))
     }
 
-    fn recall(&self) -> Option<u64> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known
-            .filter(|(_, since)| since.elapsed() < RECHECK)
-            .map(|(number, _)| number)
+    fn stored_key(&self, number: u64, key: &Key) -> Key {
+        Key::new(format!("{}@{number:016x}/{key}", self.name))
     }
 
-    fn remember(&self, number: u64) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        *known = Some((number, Instant::now()));
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recall(&self) -> Option<u64> {
+        recent(self.lock().number)
+    }
+
+    /// The number to use while the store fails.
+    fn recall_stand_in(&self) -> Option<u64> {
+        recent(self.lock().stand_in)
+    }
+
+    fn changes(&self) -> u64 {
+        self.lock().changes
+    }
+
+    /// Notes what was looked up, unless this process has changed it since.
+    fn remember(&self, number: u64, changes: u64) {
+        let mut known = self.lock();
+        if known.changes == changes {
+            known.number = Some((number, Instant::now()));
+            known.stand_in = None;
+        }
+    }
+
+    /// Notes a change by this process; `None` when nobody knows what came of it.
+    fn change(&self, number: Option<u64>) {
+        let mut known = self.lock();
+        known.changes += 1;
+        known.number = number.map(|number| (number, Instant::now()));
+        known.stand_in = None;
     }
 }
 
@@ -107,6 +180,7 @@ impl Shared {
     async fn number_of(self: &Arc<Self>, namespace: &Namespace) -> Result<u64> {
         let key = namespace.key();
         loop {
+            let changes = namespace.changes();
             let stored = match &self.backend {
                 Some(backend) => self.read_store(backend, &key, Form::Bytes).await?.found(),
                 None => self.lookup(&key, Form::Bytes).await?.found(),
@@ -117,15 +191,20 @@ impl Shared {
                 .and_then(|text| std::str::from_utf8(text).ok())
                 .and_then(|text| u64::from_str_radix(text, 16).ok());
             if let Some(number) = number {
-                namespace.remember(number);
+                namespace.remember(number, changes);
                 return Ok(number);
             }
             let number = random()?;
-            match self.write_number(&key, number, WriteMode::Create).await? {
+            // What is no number is replaced.
+            let mode = match text {
+                Some(_) => WriteMode::Overwrite,
+                None => WriteMode::Create,
+            };
+            match self.write_number(&key, number, mode).await? {
                 // Somebody else was quicker.
-                Outcome::Rejected(ck_core::Rejection::Superseded) if text.is_none() => {}
+                Outcome::Rejected(Rejection::Superseded) => {}
                 _ => {
-                    namespace.remember(number);
+                    namespace.remember(number, changes);
                     return Ok(number);
                 }
             }

@@ -19,9 +19,9 @@ use crate::{Cache, PutOptions, Table};
 impl Cache {
     /// Stores a table in memory under `key`, in place of any older entry.
     ///
-    /// An error or a rejection leaves the older entry as it was; so does dropping the future before the
-    /// entry is written. What is being published then is published to its end. Without a store, a value
-    /// that the process does not keep takes the older one of its key with it. This holds for all puts.
+    /// An error or a rejection leaves the older entry in the store as it was; so does dropping the future
+    /// before the entry is written. What is being published then is published to its end. A cache without a
+    /// store drops the older value when it rejects the newer one. This holds for all puts.
     ///
     /// # Memory
     ///
@@ -52,6 +52,8 @@ impl Cache {
     /// # Memory
     ///
     /// As [`Cache::put_table`], and two batches of the reader; the in-process tier does not keep the table.
+    /// A reader of a [`CachedTable`](crate::CachedTable) takes what is free of the memory budget and does not
+    /// wait for more.
     /// A cache without a store collects it.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Where the batches of a put come from, and how they are pulled through the encoder.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
 
@@ -41,6 +42,28 @@ pub(crate) fn source_error(error: impl Into<Box<dyn std::error::Error + Send + S
             Error::new(ErrorKind::Permanent, "the source of the table failed").with_source(error)
         }
     }
+}
+
+thread_local! {
+    static FEEDS_A_PUT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Asks a source for more. The put has its share of the memory budget already, so whatever the source reads
+/// from a cache with the same budget must not wait for more: each of several puts could wait for the others.
+fn feeding<T>(ask: impl FnOnce() -> T) -> T {
+    struct Scope(bool);
+    impl Drop for Scope {
+        fn drop(&mut self) {
+            FEEDS_A_PUT.set(self.0);
+        }
+    }
+    let _scope = Scope(FEEDS_A_PUT.replace(true));
+    ask()
+}
+
+/// Whether this thread asks the source of a put for more.
+pub(crate) fn feeds_a_put() -> bool {
+    FEEDS_A_PUT.get()
 }
 
 /// Turns a source into encoded segments, away from async threads.
@@ -85,7 +108,7 @@ impl<'a> Producer<'a> {
             let work = self.take()?;
             let (mut work, step) = offload(move || work.step()).await?;
             if let (Step::Hungry, Some(stream)) = (&step, &mut self.stream) {
-                match poll_fn(|cx| stream.as_mut().poll_next(cx)).await {
+                match poll_fn(|cx| feeding(|| stream.as_mut().poll_next(cx))).await {
                     Some(batch) => work.encoder.push(batch?)?,
                     None => work.end(),
                 }
@@ -127,7 +150,7 @@ impl Work {
             let Some(iterator) = &mut self.iterator else {
                 return Ok((self, Step::Hungry));
             };
-            match iterator.next() {
+            match feeding(|| iterator.next()) {
                 Some(batch) => self.encoder.push(batch?)?,
                 None => self.end(),
             }

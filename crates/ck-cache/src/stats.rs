@@ -31,7 +31,7 @@ pub struct Stats {
     pub shared_loads: u64,
     /// Stale values that were handed out.
     pub stale_hits: u64,
-    /// Values that were made anew in the background.
+    /// Loads that were started in the background, because a value was stale or about to be.
     pub refreshes: u64,
     /// The in-process tier, if the cache has one.
     pub l1: Option<L1Stats>,

@@ -52,18 +52,27 @@ pub(crate) struct Landed<T> {
 }
 
 impl Shared {
-    /// What the tiers know under `key`: the process, then the store. Concurrent lookups share one read of
-    /// the store.
+    /// What the tiers know under `key`, stale or not: the process, then the store. Concurrent lookups share
+    /// one read of the store.
     pub(crate) async fn lookup(self: &Arc<Self>, key: &Key, form: Form) -> Result<Lookup> {
         match self.l1_get(key, form.kind()) {
             Some(held) => Ok(Lookup::Found(held)),
             // Boxed, so that what finds its value in the process has no large future to move around.
-            None => Box::pin(self.lookup_store(key, form)).await,
+            None => Box::pin(self.lookup_behind(key, form)).await,
         }
     }
 
-    /// What the store knows under `key`; the process's own tier does not.
-    pub(crate) async fn lookup_store(self: &Arc<Self>, key: &Key, form: Form) -> Result<Lookup> {
+    /// As [`Shared::lookup`], but past what the process has if that is stale: others may have stored a fresh
+    /// one.
+    pub(crate) async fn lookup_fresh(self: &Arc<Self>, key: &Key, form: Form) -> Result<Lookup> {
+        match self.l1_fresh(key, form.kind()) {
+            Some(held) => Ok(Lookup::Found(held)),
+            None => Box::pin(self.lookup_behind(key, form)).await,
+        }
+    }
+
+    /// What the store knows.
+    pub(crate) async fn lookup_behind(self: &Arc<Self>, key: &Key, form: Form) -> Result<Lookup> {
         let Some(backend) = self.backend.as_ref().filter(|_| form.is_storable()) else {
             return Ok(Lookup::Missing);
         };
@@ -106,7 +115,7 @@ impl Shared {
         let lookup = read.instrument(debug_span!("ck.read", %key)).await?;
         if let (Lookup::Found(held), Some(l1)) = (&lookup, &self.l1) {
             let publication = self.order.lock(key).await;
-            if publication.is_still(before) {
+            if publication.is_still(&before) {
                 let _ = l1.insert(key.clone(), Arc::clone(held), self.l1_ttl(held));
             }
         }
@@ -255,7 +264,7 @@ impl Shared {
         let span = debug_span!("ck.publish", %key);
         let publish = async move {
             let mut publication = shared.order.lock(&key).await;
-            match unless_changed_since {
+            match &unless_changed_since {
                 Some(moment) if !publication.is_still(moment) => {
                     return Ok(Outcome::Rejected(Rejection::Superseded));
                 }

@@ -125,19 +125,28 @@ where
     future.await
 }
 
-/// Runs `future` beside the caller: a task inside a tokio runtime (feature `tokio`), elsewhere a thread of
-/// its own. `false` when the system gives no thread; `future` is then dropped.
+/// Runs `future` beside the caller: a task inside a tokio runtime (feature `tokio`); elsewhere, and always
+/// under [`block_on`], whose thread may be the only one of its runtime, a thread of its own. `false` when the
+/// system gives no thread; `future` is then dropped.
 pub fn background<F>(future: F) -> bool
 where
     F: Future<Output = ()> + Send + 'static,
 {
     #[cfg(feature = "tokio")]
-    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+    let runtime = tokio::runtime::Handle::try_current().ok();
+    #[cfg(feature = "tokio")]
+    if let Some(runtime) = runtime.as_ref().filter(|_| !BLOCKING.get()) {
         runtime.spawn(future);
         return true;
     }
     let thread = thread::Builder::new().name("ck-background".to_owned());
-    thread.spawn(move || block_on(future)).is_ok()
+    let run = move || {
+        // What the future calls may need the runtime all the same.
+        #[cfg(feature = "tokio")]
+        let _inside = runtime.as_ref().map(tokio::runtime::Handle::enter);
+        block_on(future);
+    };
+    thread.spawn(run).is_ok()
 }
 
 /// Puts the flag back, also when the future panics.

@@ -80,3 +80,33 @@ fn options_beyond_the_whole_budget_are_refused_at_once() {
     );
     assert!(cache.get_table("t").unwrap().is_some());
 }
+
+#[test]
+fn a_table_is_copied_within_a_cache_whose_budget_has_room_for_one_put_alone() {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
+        runtime.block_on(async {
+            let fixture = Fixture::new();
+            let store = store_in(&fixture.dir, "read=pread");
+            let cache = Cache::builder(store)
+                .memory_budget_bytes(4 * BATCH_BYTES as u64)
+                .build();
+            let put = cache.put_table("t", batch(0, 50_000), &options()).await;
+            assert!(put.unwrap().is_stored());
+            let table = cache.open_table("t").await.unwrap().unwrap();
+            let copied = cache.put_reader("u", table.batches(), &options()).await;
+            assert!(copied.unwrap().is_stored());
+            let copied = cache
+                .put_stream("v", table.schema(), table.stream(), &options())
+                .await;
+            assert!(copied.unwrap().is_stored());
+            assert_eq!(cache.memory_budget().used(), 0);
+            let copy = cache.get_table("v").await.unwrap().unwrap();
+            done.send(copy.num_rows()).unwrap();
+        });
+    });
+    // It takes milliseconds, or for ever.
+    let waited = is_done.recv_timeout(std::time::Duration::from_secs(20));
+    assert_eq!(waited, Ok(50_000));
+}

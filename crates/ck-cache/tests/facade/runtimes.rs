@@ -1,6 +1,6 @@
 use std::pin::pin;
 
-use ck_cache::PutOptions;
+use ck_cache::{LoadOptions, PutOptions};
 use futures_core::Stream;
 use tokio::runtime::Builder;
 
@@ -134,4 +134,22 @@ fn the_blocking_cache_works_while_a_runtime_shuts_down() {
         fixture.cache.blocking().get_bytes("b").unwrap().unwrap(),
         "late"
     );
+}
+
+#[test]
+fn a_blocking_load_inside_a_runtime_waits_for_nothing_that_only_its_own_thread_could_do() {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let fixture = Fixture::new();
+        let cache = fixture.cache.blocking();
+        let runtime = Builder::new_current_thread().build().unwrap();
+        let loaded = runtime.block_on(async {
+            let load = || Ok::<_, ck_cache::Error>(Some(batch(0, 10).into()));
+            cache.get_or_load_table("k", &LoadOptions::new(), load)
+        });
+        done.send(loaded.unwrap().unwrap().num_rows()).unwrap();
+    });
+    // It takes milliseconds, or for ever.
+    let waited = is_done.recv_timeout(std::time::Duration::from_secs(20));
+    assert_eq!(waited, Ok(10));
 }

@@ -108,3 +108,66 @@ async fn that_there_is_no_value_is_remembered_for_its_own_time() {
     }
     assert_eq!(cache.stats().loads, 3);
 }
+
+#[tokio::test]
+async fn a_stale_value_is_gone_once_the_loader_has_said_that_there_is_none() {
+    for l1_bytes in [64 << 20, 0] {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = over(&dir, l1_bytes);
+        let options = stale_options();
+        Source::default()
+            .load(&cache, "k", &options, table(0, 1))
+            .await;
+        assert!(cache.expire("k").await.unwrap());
+        let nothing = || async { Ok::<Option<Table>, Error>(None) };
+        let found = cache.get_or_load_table("k", &options, nothing).await;
+        assert_eq!(found.unwrap(), Some(table(0, 1)), "stale");
+        for _ in 0..2000 {
+            if cache.stat("k").await.unwrap().is_none() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let found = cache.get_or_load_table("k", &options, nothing).await;
+        assert_eq!(found.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_plain_get_finds_the_fresh_value_in_the_store_behind_a_stale_one_in_the_process() {
+    let (dir, cache) = both_tiers();
+    let other = over(&dir, 0);
+    let options = stale_options();
+    Source::default()
+        .load(&cache, "k", &options, table(0, 1))
+        .await;
+    assert!(cache.expire("k").await.unwrap());
+    assert_eq!(cache.get_table("k").await.unwrap(), None);
+    let put = other.put_table("k", table(1, 1), &PutOptions::new()).await;
+    assert!(put.unwrap().is_stored());
+    assert_eq!(cache.get_table("k").await.unwrap(), Some(table(1, 1)));
+}
+
+#[tokio::test]
+async fn a_value_that_another_process_has_made_anew_is_not_made_once_more() {
+    let (dir, cache) = both_tiers();
+    let other = over(&dir, 0);
+    let ttl = |seconds| PutOptions::new().with_ttl(Duration::from_secs(seconds));
+    let put = cache.put_table("k", table(0, 1), &ttl(100)).await;
+    assert!(put.unwrap().is_stored());
+    let put = other.put_table("k", table(1, 1), &ttl(10_000)).await;
+    assert!(put.unwrap().is_stored());
+
+    let source = Source::default();
+    let options = LoadOptions::new().with_refresh_ahead(Duration::from_secs(1000));
+    let found = source.load(&cache, "k", &options, table(2, 1)).await;
+    assert_eq!(found, table(0, 1));
+    for _ in 0..2000 {
+        if cache.get_table("k").await.unwrap() != Some(table(0, 1)) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!(cache.get_table("k").await.unwrap(), Some(table(1, 1)));
+    assert_eq!(source.calls(), 0);
+}

@@ -135,3 +135,37 @@ fn blocking_callers_load_too() {
     assert_eq!(cache.get_table("k").unwrap(), Some(table(1, 2)));
     assert_eq!(cache.stats().loads, 1);
 }
+
+#[tokio::test]
+async fn keys_that_are_loaded_at_the_same_time_do_not_keep_each_other_out() {
+    let cache = Cache::in_process(64 << 20);
+    let source = Source::default();
+    let loading: Vec<_> = (0..600)
+        .map(|n| {
+            let (cache, source) = (cache.clone(), source.clone());
+            tokio::spawn(async move {
+                let loader = move || source.after(Duration::from_millis(20), table(n, 1));
+                let options = LoadOptions::new();
+                let loaded = cache.get_or_load_table(format!("k{n}"), &options, loader);
+                assert_eq!(loaded.await.unwrap(), Some(table(n, 1)));
+            })
+        })
+        .collect();
+    for load in loading {
+        load.await.unwrap();
+    }
+    let stats = cache.stats();
+    assert_eq!((stats.stored, stats.rejected), (600, 0));
+}
+
+#[tokio::test]
+async fn a_lease_may_have_any_term() {
+    let (_dir, cache) = both_tiers();
+    let source = Source::default();
+    for (key, term) in [("zero", Duration::ZERO), ("long", Duration::MAX)] {
+        let options = LoadOptions::new().with_lease_term(term);
+        let loaded = source.load(&cache, key, &options, table(1, 1)).await;
+        assert_eq!(loaded, table(1, 1));
+    }
+    assert_eq!((source.calls(), cache.stats().store_failures), (2, 0));
+}

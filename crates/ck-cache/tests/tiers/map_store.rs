@@ -104,8 +104,8 @@ impl Backend for MapStore {
     fn open<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Arc<dyn EntryReader>>>> {
         self.run(|state| {
             let entry = state.live(key).cloned()?;
-            let store = self.clone();
-            Some(Arc::new(Reader { store, entry }) as Arc<dyn EntryReader>)
+            let (store, key) = (self.clone(), key.clone());
+            Some(Arc::new(Reader { store, key, entry }) as Arc<dyn EntryReader>)
         })
     }
 
@@ -168,6 +168,7 @@ impl Backend for MapStore {
 #[derive(Debug)]
 struct Reader {
     store: MapStore,
+    key: Key,
     entry: Stored,
 }
 
@@ -195,6 +196,17 @@ impl EntryReader for Reader {
                 memory.copy_from_slice(&bytes);
                 Ok(())
             })
+        })
+    }
+
+    fn discard(&self) -> BoxFuture<'_, Result<bool>> {
+        self.store.run(|state| {
+            let present = state.entries.get(&self.key);
+            let is_this = present.is_some_and(|entry| entry.version == self.entry.version);
+            if is_this {
+                state.entries.remove(&self.key);
+            }
+            is_this
         })
     }
 }

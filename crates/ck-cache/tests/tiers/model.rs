@@ -266,7 +266,7 @@ impl Run {
             is_excused || is_allowed,
             "{place:?} {load:?}: {seen:.40?}, ran: {ran}, of {states:?}"
         );
-        if let Some(written) = load.writes().filter(|_| ran) {
+        if let Some(written) = load.writes(&states).filter(|_| ran) {
             let is_certain = !failing && !self.is_limited();
             self.set(place, written, is_certain);
         }
@@ -343,7 +343,7 @@ impl Run {
         });
         self.set(place, changed, is_replaced);
         let may_come_later = !ran_before && (!is_found || is_local || self.is_limited());
-        if let Some(written) = load.writes().filter(|_| ran.load(SeqCst))
+        if let Some(written) = load.writes(&states).filter(|_| ran.load(SeqCst))
             && (!is_replaced || may_come_later)
         {
             self.set(place, written, false);

@@ -225,14 +225,23 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// What it leaves when its loader runs; `None` when it leaves what was there.
-    pub(crate) fn writes(&self) -> Option<Vec<State>> {
+    /// What it leaves of `before` when its loader runs; `None` when it leaves what was there.
+    pub(crate) fn writes(&self, before: &[State]) -> Option<Vec<State>> {
         match self.gives {
             Gives::Value(made) => Some(State::written(Some(made), self.ttl, self.may_be_stale)),
             Gives::Nothing if self.remembers_absence => {
                 Some(State::written(None, Ttl::Long, false))
             }
-            _ => None,
+            // There is no such value any more; those of other kinds stay.
+            Gives::Nothing => Some(before.iter().map(|state| self.withdraws(*state)).collect()),
+            Gives::Error => None,
+        }
+    }
+
+    fn withdraws(&self, before: State) -> State {
+        match before {
+            State::Held { made, .. } if made.is_some_and(|made| made.kind != self.kind) => before,
+            _ => State::Gone,
         }
     }
 }

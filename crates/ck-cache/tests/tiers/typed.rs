@@ -123,3 +123,18 @@ async fn a_value_too_large_for_the_process_is_told_so() {
         Outcome::Rejected(Rejection::ValueTooLarge { limit: 1000, .. })
     ));
 }
+
+#[tokio::test]
+async fn a_new_time_to_live_for_an_entry_of_the_store_leaves_what_only_the_process_has() {
+    let (_dir, cache) = both_tiers();
+    let put = cache
+        .put(&Private("k"), "mine".to_owned(), &PutOptions::new())
+        .await;
+    assert!(put.unwrap().is_stored());
+    let ttl = std::time::Duration::from_secs(60);
+    assert!(
+        !cache.touch("k", Some(ttl)).await.unwrap(),
+        "none in the store"
+    );
+    assert_eq!(*cache.get(&Private("k")).await.unwrap().unwrap(), "mine");
+}
