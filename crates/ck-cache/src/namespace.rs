@@ -203,7 +203,12 @@ impl Shared {
             match self.write_number(&key, number, mode).await? {
                 // Somebody else was quicker.
                 Outcome::Rejected(Rejection::Superseded) => {}
-                _ => {
+                outcome => {
+                    // A number that is not kept leads to entries that nobody finds again. In the process
+                    // alone they are gone with it.
+                    if self.backend.is_some() {
+                        outcome.stored()?;
+                    }
                     namespace.remember(number, changes);
                     return Ok(number);
                 }
