@@ -13,6 +13,9 @@ use crate::held::{Form, Held, Life, ValueForm};
 use crate::trace::stage;
 use crate::{Cache, CachedTable, Contents, Table, read_entry};
 
+/// What verifying an entry holds that has to be fetched.
+const VERIFY_BYTES: u64 = 8 << 20;
+
 impl Cache {
     /// The whole table under `key`; `None` when there is none.
     ///
@@ -142,6 +145,17 @@ impl Cache {
         let Some(entry) = opened.map_err(with_key(&key))? else {
             return Ok(false);
         };
+        // Hashed in steps.
+        let held = if entry.contiguous().is_some() {
+            0
+        } else {
+            entry.len().min(VERIFY_BYTES)
+        };
+        let _reservation = self
+            .shared
+            .budget
+            .reserve(held.min(self.shared.budget.limit()))
+            .await?;
         let verified = async {
             match read_entry(entry, self.shared.verification).await? {
                 Contents::Table(table) => table.verify().await,

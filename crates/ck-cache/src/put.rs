@@ -6,7 +6,7 @@ use arrow_array::{RecordBatch, RecordBatchReader};
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
 use ck_codec::CacheKey;
-use ck_core::{BoxFuture, Key, Outcome, Result, WriteMode};
+use ck_core::{BoxFuture, Key, Outcome, Rejection, Result, WriteMode};
 use futures_core::Stream;
 use tracing::{Instrument, Span, debug_span, field};
 
@@ -54,7 +54,7 @@ impl Cache {
     /// As [`Cache::put_table`], and two batches of the reader; the in-process tier does not keep the table.
     /// A reader of a [`CachedTable`](crate::CachedTable) takes what is free of the memory budget and does not
     /// wait for more.
-    /// A cache without a store collects it.
+    /// A cache without a store collects it, up to its budget.
     ///
     /// # Errors
     ///
@@ -181,8 +181,23 @@ impl Cache {
         let span = put_span(&key, Form::Table.kind().name());
         let put = async move {
             let Some(backend) = &self.shared.backend else {
-                let batches = source.collect().await?;
-                let content = Content::Table(Table::new(schema, batches)?);
+                let limit = self
+                    .shared
+                    .l1
+                    .as_ref()
+                    .map_or(0, |l1| l1.stats().budget_bytes);
+                let collected = source.collect(limit).await?;
+                if collected.bytes > limit {
+                    let bytes = collected.bytes;
+                    let rejection = Rejection::ValueTooLarge { bytes, limit };
+                    let key = self.resolve(key).await?;
+                    // Nothing takes the place of what is there.
+                    let _ = self.shared.publish(&key, None, None, None).await?;
+                    return self
+                        .shared
+                        .settle_put(Ok(Outcome::Rejected(rejection)), &key);
+                }
+                let content = Content::Table(Table::new(schema, collected.batches)?);
                 return self.put_content(key, Form::Table, content, options).await;
             };
             let key = self.resolve(key).await?;

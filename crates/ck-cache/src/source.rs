@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
 
-use arrow_array::RecordBatch;
+use arrow_array::{Array, RecordBatch};
 use bytes::Bytes;
 use ck_arrow::{Encoded, Encoder};
 use ck_core::{Error, ErrorKind, Result, offload};
@@ -19,18 +19,49 @@ pub(crate) enum Source<'a> {
 }
 
 impl Source<'_> {
-    /// All batches.
-    pub(crate) async fn collect(self) -> Result<Vec<RecordBatch>> {
+    /// All batches, if their rows have no more than `limit` bytes together.
+    pub(crate) async fn collect(self, limit: u64) -> Result<Collected> {
+        let mut all = Collected::default();
         match self {
-            Self::Blocking(batches) => offload(move || batches.collect()).await,
+            Self::Blocking(mut batches) => {
+                let collect = move || {
+                    while all.bytes <= limit
+                        && let Some(batch) = batches.next()
+                    {
+                        all.push(batch?);
+                    }
+                    Ok(all)
+                };
+                offload(collect).await
+            }
             Self::Stream(mut stream) => {
-                let mut all = Vec::new();
-                while let Some(batch) = poll_fn(|cx| stream.as_mut().poll_next(cx)).await {
+                while all.bytes <= limit
+                    && let Some(batch) = poll_fn(|cx| stream.as_mut().poll_next(cx)).await
+                {
                     all.push(batch?);
                 }
                 Ok(all)
             }
         }
+    }
+}
+
+/// The batches of a source.
+#[derive(Default)]
+pub(crate) struct Collected {
+    pub(crate) batches: Vec<RecordBatch>,
+    /// What their rows take; with more than the limit, there are more batches.
+    pub(crate) bytes: u64,
+}
+
+impl Collected {
+    fn push(&mut self, batch: RecordBatch) {
+        let bytes = batch.columns().iter().map(|column| {
+            let rows = column.to_data().get_slice_memory_size();
+            rows.unwrap_or_else(|_| column.get_buffer_memory_size())
+        });
+        self.bytes = self.bytes.saturating_add(bytes.sum::<usize>() as u64);
+        self.batches.push(batch);
     }
 }
 

@@ -1,6 +1,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use arrow_array::RecordBatchIterator;
 use bytes::Bytes;
 use ck_cache::{Cache, CacheCodec, CacheKey, Error, LoadOptions, Outcome, PutOptions, Rejection};
 use ck_codec::MessagePack;
@@ -137,4 +139,28 @@ async fn a_new_time_to_live_for_an_entry_of_the_store_leaves_what_only_the_proce
         "none in the store"
     );
     assert_eq!(*cache.get(&Private("k")).await.unwrap().unwrap(), "mine");
+}
+
+#[tokio::test]
+async fn a_source_too_large_for_the_process_is_not_read_to_its_end() {
+    let cache = Cache::in_process(1 << 20);
+    let options = PutOptions::new();
+    let old = cache.put_table("k", table(0, 10), &options).await;
+    old.unwrap().stored().unwrap();
+    let given = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&given);
+    let batches = (0..1000).map(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        Ok(table(0, 10_000).batches()[0].clone())
+    });
+    let schema = table(0, 1).schema().clone();
+    let reader = RecordBatchIterator::new(batches, schema);
+    let outcome = cache.put_reader("k", reader, &options).await.unwrap();
+    let Outcome::Rejected(Rejection::ValueTooLarge { bytes, limit }) = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert_eq!(limit, 1 << 20);
+    assert!((limit..limit + 100_000).contains(&bytes), "{bytes}");
+    assert_eq!(given.load(Ordering::SeqCst), 14);
+    assert_eq!(cache.get_table("k").await.unwrap(), None);
 }
