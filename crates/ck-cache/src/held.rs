@@ -1,6 +1,6 @@
 use std::any::{Any, TypeId};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -116,6 +116,8 @@ pub(crate) struct Held {
     pub(crate) expires: Option<Instant>,
     /// The table's schema is charged while somebody uses it.
     pub(crate) schema: Option<Interned<Charge>>,
+    /// When it may be made anew, after that has failed.
+    refresh_at: Mutex<Option<Instant>>,
 }
 
 impl Held {
@@ -129,7 +131,24 @@ impl Held {
             fresh_until: until(life.fresh),
             expires: until(life.total),
             schema: None,
+            refresh_at: Mutex::default(),
         }
+    }
+
+    pub(crate) fn may_be_refreshed(&self) -> bool {
+        let at = self
+            .refresh_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        at.is_none_or(|at| Instant::now() >= at)
+    }
+
+    pub(crate) fn put_off_refresh(&self, time: Duration) {
+        let mut at = self
+            .refresh_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *at = Some(Instant::now() + time);
     }
 
     /// Whether it can be handed out as this kind of value.
@@ -165,6 +184,7 @@ impl Held {
             fresh_until: Some(Instant::now()),
             expires: self.expires,
             schema: self.schema.clone(),
+            refresh_at: Mutex::default(),
         }
     }
 

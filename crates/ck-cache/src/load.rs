@@ -28,6 +28,9 @@ use crate::{Cache, LoadOptions, Table};
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a value that the process holds is not made anew after that has failed.
+const REFRESH_AGAIN: Duration = Duration::from_secs(1);
+
 /// A lease is renewed after a third of its term, within these bounds.
 const SHORTEST_RENEWAL: Duration = Duration::from_millis(1);
 const LONGEST_RENEWAL: Duration = Duration::from_secs(3600);
@@ -44,6 +47,9 @@ impl Cache {
     /// done, another one takes over with its own loader. What was put or removed while a load was under
     /// way is newer than what it loads: its callers are given the loaded table, and it is not kept. A
     /// loader that panics fails.
+    ///
+    /// A stale table is handed out while one call makes a new one in the background. If that fails, and the
+    /// process keeps the stale one, it is tried again after a second.
     ///
     /// A table that can be loaded but not kept is handed out all the same; see
     /// [`Stats::store_failures`](crate::Stats::store_failures) and [`Stats::rejected`](crate::Stats::rejected).
@@ -173,7 +179,7 @@ impl Shared {
                     self.counters.stale_hits.add(1);
                 }
                 if !is_fresh || options.is_due(&held) {
-                    self.refresh(key, form, options, loader);
+                    self.refresh(key, form, options, loader, &held);
                 }
                 return Ok(held);
             }
@@ -200,11 +206,22 @@ impl Shared {
     }
 
     /// Makes the value anew beside the caller, unless somebody does already.
-    fn refresh(self: &Arc<Self>, key: &Key, form: Form, options: &LoadOptions, loader: Loader) {
+    fn refresh(
+        self: &Arc<Self>,
+        key: &Key,
+        form: Form,
+        options: &LoadOptions,
+        loader: Loader,
+        old: &Arc<Held>,
+    ) {
+        if !old.may_be_refreshed() {
+            return;
+        }
         let Some(lead) = self.loads.try_lead(key.clone()) else {
             return;
         };
         let (shared, key, options) = (Arc::clone(self), key.clone(), options.clone());
+        let old = Arc::clone(old);
         let span = debug_span!(parent: None, "ck.refresh", %key, kind = form.kind().name());
         span.follows_from(Span::current());
         let refresh = async move {
@@ -218,6 +235,7 @@ impl Shared {
                 Ok(None) => return,
                 Err(error) => {
                     tracing::warn!(%key, %error, "the value could not be made anew");
+                    old.put_off_refresh(REFRESH_AGAIN);
                     Err(error)
                 }
             };

@@ -171,3 +171,22 @@ async fn a_value_that_another_process_has_made_anew_is_not_made_once_more() {
     assert_eq!(cache.get_table("k").await.unwrap(), Some(table(1, 1)));
     assert_eq!(source.calls(), 0);
 }
+
+#[tokio::test]
+async fn a_refresh_that_fails_is_not_tried_again_at_every_hit() {
+    let (_dir, cache) = both_tiers();
+    let options = stale_options();
+    let source = Source::default();
+    source.load(&cache, "k", &options, table(0, 1)).await;
+    assert!(cache.expire("k").await.unwrap());
+    let failing = || async { Err::<Option<Table>, _>("the source is down") };
+    for round in 0..200 {
+        let stale = cache.get_or_load_table("k", &options, failing).await;
+        assert_eq!(stale.unwrap(), Some(table(0, 1)));
+        while round == 0 && cache.stats().load_failures == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    // One more when the second was over, on a machine that slow.
+    assert!(cache.stats().load_failures <= 2, "{:?}", cache.stats());
+}
