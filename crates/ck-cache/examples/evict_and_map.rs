@@ -1,7 +1,7 @@
 //! Caches a typed value with large parts, has it evicted from memory to disk, and takes it back without
 //! copying the parts: they are used where the file is mapped.
 //!
-//! Run with `cargo run -p ck-cache --example index_partition`.
+//! Run with `cargo run -p ck-cache --example evict_and_map`.
 #![allow(
     clippy::print_stdout,
     clippy::cast_possible_truncation,
