@@ -34,6 +34,8 @@ struct Run {
     states: [[Vec<State>; KEYS]; SPACES],
     /// The namespace was invalidated here and not in the store.
     is_namespace_unsure: bool,
+    /// A load has failed there, so that what the process holds may not be made anew for a second.
+    is_put_off: [[bool; KEYS]; SPACES],
     numbers: u32,
 }
 
@@ -68,6 +70,7 @@ impl Run {
             elsewhere,
             states: std::array::from_fn(|_| std::array::from_fn(|_| vec![State::Gone])),
             is_namespace_unsure: false,
+            is_put_off: [[false; KEYS]; SPACES],
             numbers: 0,
         }
     }
@@ -256,10 +259,13 @@ impl Run {
             states.push(State::Gone);
         }
         let is_local = self.is_local(place);
+        let is_put_off = &mut self.is_put_off[place.space][place.key];
+        let may_rest = *is_put_off && !ran;
+        *is_put_off |= failing || ran && matches!(load.gives, Gives::Error);
         let is_allowed = states.iter().any(|state| {
             let (expected, runs) = state.load(load, is_local);
             // A store that fails may keep a refresh from running.
-            seen == expected && (failing || runs.is_none_or(|runs| runs == ran))
+            seen == expected && (failing || may_rest || runs.is_none_or(|runs| runs == ran))
         });
         let is_excused = failing && seen == Seen::Error(ErrorKind::Transient);
         prop_assert!(
@@ -318,6 +324,7 @@ impl Run {
             store.pause(None);
         }
 
+        self.is_put_off[place.space][place.key] |= race.loads;
         let is_local = self.is_local(place);
         prop_assert!(is_changed || is_local || self.is_limited());
         let changed = match puts {
