@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn no_chunk_is_longer_than_the_limit() {
-        assert_eq!(cut(512, &[1, 2_000, 0, 100]), [512, 512, 512, 465, 100]);
+        assert_eq!(cut(512, &[1, 2_000, 0, 100]), [512, 512, 512, 512, 53]);
         assert_eq!(cut(100, &[100, 100, 1]), [100, 100, 1]);
         assert_eq!(cut(100, &[]), Vec::<usize>::new());
     }
