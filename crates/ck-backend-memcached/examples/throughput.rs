@@ -20,18 +20,26 @@ const PIECE: usize = 8 << 20;
 const CHUNK: usize = (1 << 20) - 512;
 
 fn main() {
-    let mib: usize = std::env::args().nth(1).map_or(256, |arg| arg.parse().unwrap());
+    let mib: usize = std::env::args()
+        .nth(1)
+        .map_or(256, |arg| arg.parse().unwrap());
     let len = mib << 20;
     let memory = (mib * 4).to_string();
     let server = Memcached::start_with(&["-m", &memory]);
     let backend = MemcachedBackend::open([server.addr().to_string()]).unwrap();
     let key = Key::new("table");
-    let bytes: Vec<u8> = (0..len).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let words = (0..len as u64 / 8).flat_map(|i| (i * 0x9e37_79b9_7f4a_7c15).to_le_bytes());
+    let bytes: Vec<u8> = words.collect();
     let bytes = Bytes::from(bytes);
 
-    let url = format!("memcache://{}?protocol=ascii&tcp_nodelay=true", server.addr());
+    let url = format!(
+        "memcache://{}?protocol=ascii&tcp_nodelay=true",
+        server.addr()
+    );
     let bare = memcache::Client::connect(url).unwrap();
-    let names: Vec<String> = (0..len.div_ceil(CHUNK)).map(|i| format!("bare:{i}")).collect();
+    let names: Vec<String> = (0..len.div_ceil(CHUNK))
+        .map(|i| format!("bare:{i}"))
+        .collect();
     let chunks: Vec<&[u8]> = bytes.chunks(CHUNK).collect();
 
     let mut times = [const { Vec::new() }; 4];
@@ -40,7 +48,9 @@ fn main() {
         let measured = [
             time(|| {
                 let parts = (0..len).step_by(PIECE);
-                let parts = parts.map(|at| bytes.slice(at..len.min(at + PIECE))).collect();
+                let parts = parts
+                    .map(|at| bytes.slice(at..len.min(at + PIECE)))
+                    .collect();
                 let put = backend.put(&key, Bytes::new(), parts, WriteOptions::new());
                 assert!(block_on(put).unwrap().is_stored());
             }),

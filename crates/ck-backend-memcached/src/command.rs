@@ -271,7 +271,8 @@ fn unexpected(wire: &Wire, reply: &Reply) -> Fault {
 fn refusal(wire: &Wire, line: String) -> Fault {
     let server = Arc::clone(wire.server());
     let reply: String = line.chars().take(200).collect();
-    let is = |text: &str| reply.contains(text);
+    let lower = reply.to_ascii_lowercase();
+    let is = |text: &str| lower.contains(text);
     if is("unauthenticated") || is("authentication failure") {
         Fault::Authentication { server, reply }
     } else if is("out of memory") {

@@ -265,7 +265,9 @@ impl Fleet {
             if let Some(manifest) = &manifest
                 && self.keep_chunks(manifest, expiry)? > 0
             {
-                self.discard_item(name, item.meta.cas)?;
+                if self.discard_item(name, item.meta.cas)? == Done::Yes {
+                    self.end_chunks(manifest, Ending::Now);
+                }
                 return Ok(false);
             }
             let flags = time::flags(expiry, manifest.is_some());

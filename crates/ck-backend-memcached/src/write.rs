@@ -132,7 +132,10 @@ impl Writer {
         }
         let chunks = self.append(parts)?;
         if let Some(draft) = &mut self.draft {
-            draft.send(chunks)?;
+            match draft.send(chunks) {
+                Err(Fault::OutOfMemory { .. }) => return Ok(ControlFlow::Break(self.is_full())),
+                sent => sent?,
+            }
             if draft.lengths.len() > Draft::most_chunks(self.limit) {
                 return Ok(ControlFlow::Break(Rejection::ValueTooLarge {
                     bytes: self.total,
@@ -161,7 +164,10 @@ impl Writer {
             parts.append(&mut self.kept);
             return self.fleet.publish(&self.name, &parts, false, expiry, mode);
         };
-        draft.finish(head)?;
+        match draft.finish(head) {
+            Err(Fault::OutOfMemory { .. }) => return Ok(Outcome::Rejected(self.is_full())),
+            finished => finished?,
+        }
         if draft.lengths.len() > Draft::most_chunks(self.limit) {
             return Ok(Outcome::Rejected(Rejection::ValueTooLarge {
                 bytes: self.total,
@@ -172,12 +178,8 @@ impl Writer {
         // From now on they live as long as the entry, and all of them are still there.
         let missing = self.fleet.keep_chunks(&manifest, expiry)?;
         if missing > 0 {
-            let memory = self.fleet.servers.iter().map(|server| server.memory());
             tracing::warn!(key = %self.key, missing, "chunks were evicted while they were written");
-            return Ok(Outcome::Rejected(Rejection::StoreFull {
-                bytes: self.total,
-                limit: memory.sum(),
-            }));
+            return Ok(Outcome::Rejected(self.is_full()));
         }
         let encoded = manifest
             .encode()
@@ -192,6 +194,19 @@ impl Writer {
             }
             rejected @ Outcome::Rejected(_) => rejected,
         })
+    }
+
+    /// The servers have no room for the chunks, or let go of them while others were written.
+    fn is_full(&self) -> Rejection {
+        Rejection::StoreFull {
+            bytes: self.total,
+            limit: self
+                .fleet
+                .servers
+                .iter()
+                .map(|server| server.memory())
+                .sum(),
+        }
     }
 
     /// Whether writing so many more bytes only keeps them.

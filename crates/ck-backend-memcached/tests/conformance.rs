@@ -39,7 +39,7 @@ fn two_servers_conform() {
 
 #[test]
 fn servers_with_small_items_conform() {
-    let small = ["-m", "256", "-I", "16k"];
+    let small = ["-m", "256", "-I", "64k", "-o", "slab_chunk_max=32768"];
     let servers = [
         Memcached::start_with(&small),
         Memcached::start_with(&MEMORY),
@@ -66,8 +66,8 @@ fn one_connection_conforms() {
 
 #[test]
 fn the_store_conforms_inside_a_runtime() {
-    let server = Memcached::start_with(&MEMORY);
-    let backend: Arc<dyn Backend> = Arc::new(builder(&[server]).build().unwrap());
+    let servers = [Memcached::start_with(&MEMORY)];
+    let backend: Arc<dyn Backend> = Arc::new(builder(&servers).build().unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();

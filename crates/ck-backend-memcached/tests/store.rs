@@ -49,6 +49,14 @@ fn an_entry_up_to_the_limit_is_one_item_under_its_key() {
         assert!(put(&backend, &Key::new("k"), &value).unwrap().is_stored());
         assert_eq!(raw(&server, "k"), Some((0, value.to_vec())), "{len} bytes");
     }
+    // The longest name takes the most of it.
+    let longest = Key::new("k".repeat(250));
+    assert!(
+        put(&backend, &longest, &pattern(1, limit))
+            .unwrap()
+            .is_stored()
+    );
+    assert_eq!(raw(&server, longest.as_str()).unwrap().1.len(), limit);
     let larger = pattern(7, limit + 1);
     assert!(put(&backend, &Key::new("k"), &larger).unwrap().is_stored());
     let (flags, value) = raw(&server, "k").unwrap();
@@ -68,13 +76,18 @@ fn what_another_client_stored_is_read() {
     let server = Memcached::start();
     let backend = store(std::slice::from_ref(&server));
     let key = Key::new("theirs");
-    assert_eq!(raw_command(&server, "set theirs 0 100 3\r\nabc\r\n"), "STORED");
+    assert_eq!(
+        raw_command(&server, "set theirs 0 100 3\r\nabc\r\n"),
+        "STORED"
+    );
     let entry = open(&backend, &key).unwrap().unwrap();
     assert_eq!(&entry.contiguous().unwrap()[..], b"abc");
     let left = entry.expiry().remaining().unwrap().as_secs();
     assert!((97..=101).contains(&left), "{left} seconds");
     // And what it touched.
-    assert!(block_on(backend.touch(&key, Expiry::after(Duration::from_secs(50)).unwrap())).unwrap());
+    assert!(
+        block_on(backend.touch(&key, Expiry::after(Duration::from_secs(50)).unwrap())).unwrap()
+    );
     assert_eq!(raw_command(&server, "touch theirs 1000\r\n"), "TOUCHED");
     let left = open(&backend, &key).unwrap().unwrap().expiry().remaining();
     assert!((996..=1001).contains(&left.unwrap().as_secs()));
@@ -82,13 +95,13 @@ fn what_another_client_stored_is_read() {
 
 #[test]
 fn without_chunks_a_large_value_is_rejected_and_the_stale_one_removed() {
-    let server = Memcached::start_with(&["-I", "2k"]);
+    let server = Memcached::start_with(&["-I", "64k", "-o", "slab_chunk_max=32768"]);
     let servers = [server];
     let backend = builder(&servers).chunking(false).build().unwrap();
     let key = Key::new("k");
-    let (small, large) = (pattern(1, 1_000), pattern(2, 5_000));
-    let limit = 2_048 - 512;
-    let hint = WriteOptions::new().with_size_hint(Some(5_000));
+    let (small, large) = (pattern(1, 1_000), pattern(2, 80_000));
+    let limit = 65_536 - 512;
+    let hint = WriteOptions::new().with_size_hint(Some(80_000));
     for way in 0..3 {
         assert!(put(&backend, &key, &small).unwrap().is_stored());
         let rejection = match way {
@@ -110,9 +123,19 @@ fn without_chunks_a_large_value_is_rejected_and_the_stale_one_removed() {
                 }
             },
         };
-        assert_eq!(rejection, Rejection::ValueTooLarge { bytes: 5_000, limit });
+        assert_eq!(
+            rejection,
+            Rejection::ValueTooLarge {
+                bytes: 80_000,
+                limit
+            }
+        );
         assert!(rejection.to_string().contains("compress"), "{rejection}");
-        assert_eq!(get(&backend, &key).unwrap(), None, "the stale entry is there");
+        assert_eq!(
+            get(&backend, &key).unwrap(),
+            None,
+            "the stale entry is there"
+        );
     }
 }
 
@@ -123,16 +146,24 @@ fn a_lost_chunk_is_corrupt_and_the_entry_can_be_discarded() {
     let key = Key::new("k");
     let value = pattern(1, 3_000_000);
     assert!(put(&backend, &key, &value).unwrap().is_stored());
-    let manifest = Manifest::decode(&raw(&server, "k").unwrap().1).unwrap().unwrap();
+    let manifest = Manifest::decode(&raw(&server, "k").unwrap().1)
+        .unwrap()
+        .unwrap();
     let name = format!("ckc:{}", manifest.chunk_name(1));
     let entry = open(&backend, &key).unwrap().unwrap();
 
     // A chunk of another length.
-    assert_eq!(raw_command(&server, &format!("set {name} 0 0 3\r\nabc\r\n")), "STORED");
+    assert_eq!(
+        raw_command(&server, &format!("set {name} 0 0 3\r\nabc\r\n")),
+        "STORED"
+    );
     let error = block_on(entry.read(0..entry.len())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
     // None at all.
-    assert_eq!(raw_command(&server, &format!("delete {name}\r\n")), "DELETED");
+    assert_eq!(
+        raw_command(&server, &format!("delete {name}\r\n")),
+        "DELETED"
+    );
     let error = block_on(entry.read(0..entry.len())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
     // The others are still good.
@@ -152,7 +183,12 @@ fn a_lost_chunk_is_corrupt_and_the_entry_can_be_discarded() {
 #[test]
 fn nothing_is_left_of_replaced_removed_and_dropped_entries() {
     let servers = [Memcached::start(), Memcached::start()];
-    let items = || servers.iter().map(|server| server.stat("curr_items")).sum::<u64>();
+    let items = || {
+        servers
+            .iter()
+            .map(|server| server.stat("curr_items"))
+            .sum::<u64>()
+    };
     let backend = store(&servers);
     let key = Key::new("k");
     let value = pattern(1, 5_000_000);
@@ -167,7 +203,10 @@ fn nothing_is_left_of_replaced_removed_and_dropped_entries() {
     drop(writer);
     let start = std::time::Instant::now();
     while items() > 0 {
-        assert!(start.elapsed() < Duration::from_secs(20), "chunks are left behind");
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "chunks are left behind"
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
     // Chunks that belong to no entry any more live for seconds only.
@@ -200,8 +239,14 @@ fn chunks_live_as_long_as_their_entry() {
     let backend = store(std::slice::from_ref(&server));
     let (key, value) = (Key::new("k"), pattern(1, 2_500_000));
     let expiry = Expiry::after(Duration::from_secs(1_000)).unwrap();
-    assert!(put_until(&backend, &key, &value, expiry).unwrap().is_stored());
-    let manifest = Manifest::decode(&raw(&server, "k").unwrap().1).unwrap().unwrap();
+    assert!(
+        put_until(&backend, &key, &value, expiry)
+            .unwrap()
+            .is_stored()
+    );
+    let manifest = Manifest::decode(&raw(&server, "k").unwrap().1)
+        .unwrap()
+        .unwrap();
     let ttls = || -> Vec<i64> {
         (0..manifest.chunk_count())
             .map(|index| format!("mg ckc:{} t\r\n", manifest.chunk_name(index)))
@@ -209,12 +254,20 @@ fn chunks_live_as_long_as_their_entry() {
             .map(|line| line.strip_prefix("HD t").unwrap().parse().unwrap())
             .collect()
     };
-    assert!(ttls().iter().all(|ttl| (1_000..=1_063).contains(ttl)), "{:?}", ttls());
+    assert!(
+        ttls().iter().all(|ttl| (1_000..=1_063).contains(ttl)),
+        "{:?}",
+        ttls()
+    );
     assert!(block_on(backend.touch(&key, Expiry::NEVER)).unwrap());
     assert!(ttls().iter().all(|&ttl| ttl == -1), "{:?}", ttls());
     let month = Expiry::after(Duration::from_secs(40 * 86_400)).unwrap();
     assert!(block_on(backend.touch(&key, month)).unwrap());
-    assert!(ttls().iter().all(|ttl| (40 * 86_400..40 * 86_400 + 70).contains(ttl)));
+    assert!(
+        ttls()
+            .iter()
+            .all(|ttl| (40 * 86_400..40 * 86_400 + 70).contains(ttl))
+    );
     assert_eq!(open(&backend, &key).unwrap().unwrap().expiry(), month);
 }
 
@@ -249,7 +302,8 @@ fn a_column_is_read_without_its_neighbours() {
     let key = Key::new("columns");
     // 20 batches of 200 columns of 5 KiB, as the encoder hands them over: buffer, then padding.
     let column = 5_000;
-    let mut writer = match block_on(backend.create(&key, WriteOptions::new().with_head_len(4_000))) {
+    let mut writer = match block_on(backend.create(&key, WriteOptions::new().with_head_len(4_000)))
+    {
         Ok(ControlFlow::Continue(writer)) => writer,
         other => panic!("{other:?}"),
     };
@@ -269,7 +323,11 @@ fn a_column_is_read_without_its_neighbours() {
         let written = block_on(writer.write(parts)).unwrap();
         assert_eq!(written, ControlFlow::Continue(()));
     }
-    assert!(block_on(writer.commit(whole.slice(..4_000))).unwrap().is_stored());
+    assert!(
+        block_on(writer.commit(whole.slice(..4_000)))
+            .unwrap()
+            .is_stored()
+    );
 
     let entry = open(&backend, &key).unwrap().unwrap();
     assert_eq!(entry.len(), whole.len() as u64);
@@ -283,7 +341,10 @@ fn a_column_is_read_without_its_neighbours() {
     }
     let needed = 20 * column as u64;
     // What a new connection asks for first is about 3 KB.
-    assert!(moved <= needed * 11 / 10 + 4 * 4_096, "{moved} bytes for {needed}");
+    assert!(
+        moved <= needed * 11 / 10 + 4 * 4_096,
+        "{moved} bytes for {needed}"
+    );
     assert!(block_on(entry.read(0..entry.len())).unwrap() == whole);
 }
 
@@ -333,6 +394,8 @@ fn a_pool_without_a_free_connection_waits_and_then_says_so() {
     });
     // It hangs, and whoever waits for it gives up.
     server.pause();
+    // The signal takes a moment to reach all of the server's threads.
+    while get(&backend, &key).is_ok() {}
     let errors: Vec<_> = std::thread::scope(|scope| {
         let threads = [(); 3].map(|()| scope.spawn(|| get(&backend, &key).unwrap_err()));
         threads.map(|thread| thread.join().unwrap()).into()
@@ -341,7 +404,11 @@ fn a_pool_without_a_free_connection_waits_and_then_says_so() {
     for error in &errors {
         assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
     }
-    assert!(errors.iter().any(|error| error.to_string().contains("were busy")));
+    assert!(
+        errors
+            .iter()
+            .any(|error| error.to_string().contains("were busy"))
+    );
     assert!(get(&backend, &key).unwrap().is_some());
 }
 
@@ -405,12 +472,19 @@ fn a_server_with_a_password_takes_the_right_one_only() {
         assert_eq!(error.kind(), ErrorKind::Authentication, "{error:?}");
         assert!(!error.to_string().contains("wrong"), "{error}");
     }
-    assert!(put(&open(Some("secret")), &key, &pattern(1, 9)).unwrap().is_stored());
+    assert!(
+        put(&open(Some("secret")), &key, &pattern(1, 9))
+            .unwrap()
+            .is_stored()
+    );
 }
 
 #[test]
 fn servers_describe_themselves() {
-    let servers = [Memcached::start(), Memcached::start_with(&["-m", "100", "-I", "2m"])];
+    let servers = [
+        Memcached::start(),
+        Memcached::start_with(&["-m", "100", "-I", "2m"]),
+    ];
     let backend = store(&servers);
     let stats = block_on(backend.server_stats()).unwrap();
     assert_eq!(stats.len(), 2);
