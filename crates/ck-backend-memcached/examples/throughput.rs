@@ -1,5 +1,5 @@
 //! How fast a large entry is written and read, beside the bare `memcache` client that does the same with
-//! the same chunks: `cargo run --release -p ck-backend-memcached --example throughput [MiB]`.
+//! the same chunks: `cargo run --release -p ck-backend-memcached --example throughput [MiB] [connections]`.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -26,7 +26,11 @@ fn main() {
     let len = mib << 20;
     let memory = (mib * 4).to_string();
     let server = Memcached::start_with(&["-m", &memory]);
-    let backend = MemcachedBackend::open([server.addr().to_string()]).unwrap();
+    let mut builder = MemcachedBackend::builder([server.addr().to_string()]);
+    if let Some(connections) = std::env::args().nth(2) {
+        builder = builder.bulk_connections(connections.parse().unwrap());
+    }
+    let backend = builder.build().unwrap();
     let key = Key::new("table");
     let words = (0..len as u64 / 8).flat_map(|i| (i * 0x9e37_79b9_7f4a_7c15).to_le_bytes());
     let bytes: Vec<u8> = words.collect();
@@ -65,12 +69,9 @@ fn main() {
                 assert_eq!(read.len(), len);
             }),
             time(|| {
-                let mut read = 0;
-                for name in &names {
-                    let chunk: Vec<u8> = bare.get(name).unwrap().unwrap();
-                    read += chunk.len();
-                }
-                assert_eq!(read, len);
+                let get = |name| -> Vec<u8> { bare.get(name).unwrap().unwrap() };
+                let read: Vec<Vec<u8>> = names.iter().map(|name| get(name)).collect();
+                assert_eq!(read.iter().map(Vec::len).sum::<usize>(), len);
             }),
         ];
         if round > 0 {

@@ -9,6 +9,7 @@ use ck_core::{
 };
 
 use crate::builder::{MemcachedBuilder, Settings};
+use crate::deadline::Deadline;
 use crate::error::Fault;
 use crate::fleet::{Fleet, ServerStats};
 use crate::lease;
@@ -72,10 +73,10 @@ impl MemcachedBackend {
     async fn run<T: Send + 'static>(
         &self,
         key: Option<&Key>,
-        work: impl FnOnce(&Fleet) -> Result<T, Fault> + Send + 'static,
+        work: impl FnOnce(&Fleet, Deadline) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T> {
         let fleet = Arc::clone(&self.fleet);
-        let done = offload(move || work(&fleet)).await;
+        let done = offload(move || work(&fleet, fleet.deadline())).await;
         done.map_err(|fault| self.error(fault, key))
     }
 
@@ -83,10 +84,13 @@ impl MemcachedBackend {
     async fn run_on<T: Send + 'static>(
         &self,
         key: &Key,
-        work: impl FnOnce(&Fleet, &str) -> Result<T, Fault> + Send + 'static,
+        work: impl FnOnce(&Fleet, &str, Deadline) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T> {
         let name = self.fleet.entry_name(key);
-        self.run(Some(key), move |fleet| work(fleet, &name)).await
+        self.run(Some(key), move |fleet, deadline| {
+            work(fleet, &name, deadline)
+        })
+        .await
     }
 
     fn error(&self, fault: Fault, key: Option<&Key>) -> Error {
@@ -154,11 +158,15 @@ impl Backend for MemcachedBackend {
 
     fn stat<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<EntryInfo>>> {
         let owned = key.clone();
-        Box::pin(self.run_on(key, move |fleet, name| fleet.stat(&owned, name)))
+        Box::pin(self.run_on(key, move |fleet, name, deadline| {
+            fleet.stat(&owned, name, deadline)
+        }))
     }
 
     fn touch<'a>(&'a self, key: &'a Key, expiry: Expiry) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(self.run_on(key, move |fleet, name| fleet.touch(name, expiry)))
+        Box::pin(self.run_on(key, move |fleet, name, deadline| {
+            fleet.touch(name, expiry, deadline)
+        }))
     }
 
     fn remove<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<bool>> {

@@ -51,12 +51,16 @@ pub(crate) struct Fetch<'a> {
 
 impl Fleet {
     /// Stores chunks that belong to no entry yet.
-    pub(crate) fn write_chunks(&self, chunks: Vec<(String, Chunk)>) -> Result<(), Fault> {
+    pub(crate) fn write_chunks(
+        &self,
+        chunks: Vec<(String, Chunk)>,
+        deadline: Deadline,
+    ) -> Result<(), Fault> {
         let jobs = chunks.into_iter().map(|(name, chunk)| {
             let len = cutter::len(&chunk) as u64 + COMMAND_BYTES;
             (self.index_of(&name), len, (name, chunk))
         });
-        self.spread(jobs.collect(), |wire, jobs| write(wire, &jobs))
+        self.spread(jobs.collect(), deadline, |wire, jobs| write(wire, &jobs))
     }
 
     /// Reads chunks. Those that are needed only in part are given to `keep` whole.
@@ -64,19 +68,27 @@ impl Fleet {
         &self,
         chunks: Vec<Fetch<'_>>,
         keep: &(dyn Fn(usize, Bytes) + Sync),
+        deadline: Deadline,
     ) -> Result<(), Fault> {
         let jobs = chunks.into_iter().map(|fetch| {
             let len = fetch.len as u64 + COMMAND_BYTES;
             (self.index_of(&fetch.name), len, fetch)
         });
-        self.spread(jobs.collect(), |wire, jobs| read(wire, jobs, keep))
+        self.spread(jobs.collect(), deadline, |wire, jobs| {
+            read(wire, jobs, keep)
+        })
     }
 
     /// Lets the chunks live a little longer than an entry with this expiry; how many of them are gone.
-    pub(crate) fn keep_chunks(&self, manifest: &Manifest, expiry: Expiry) -> Result<usize, Fault> {
+    pub(crate) fn keep_chunks(
+        &self,
+        manifest: &Manifest,
+        expiry: Expiry,
+        deadline: Deadline,
+    ) -> Result<usize, Fault> {
         let names =
             (0..manifest.chunk_count()).map(|index| self.chunk_name(manifest.generation(), index));
-        self.touch_chunks(names, time::ttl(expiry, CHUNK_EXTRA))
+        self.touch_chunks(names, time::ttl(expiry, CHUNK_EXTRA), deadline)
     }
 
     /// Gives chunks a time to live; how many of them are gone.
@@ -84,10 +96,12 @@ impl Fleet {
         &self,
         names: impl Iterator<Item = String>,
         ttl: i64,
+        deadline: Deadline,
     ) -> Result<usize, Fault> {
         let missing = AtomicUsize::new(0);
         self.command_chunks(
             names,
+            deadline,
             |name| command::touch_command(name, ttl),
             |wire| {
                 if !command::touched(wire)? {
@@ -101,16 +115,23 @@ impl Fleet {
 
     /// Lets go of the chunks of an entry that is no longer there. What cannot be reached expires, or makes
     /// room for others as what nobody reads does.
-    pub(crate) fn end_chunks(&self, manifest: &Manifest, ending: Ending) {
+    pub(crate) fn end_chunks(&self, manifest: &Manifest, ending: Ending, deadline: Deadline) {
         let names =
             (0..manifest.chunk_count()).map(|index| self.chunk_name(manifest.generation(), index));
-        self.end_chunks_named(names, ending);
+        self.end_chunks_named(names, ending, deadline);
     }
 
-    pub(crate) fn end_chunks_named(&self, names: impl Iterator<Item = String>, ending: Ending) {
+    pub(crate) fn end_chunks_named(
+        &self,
+        names: impl Iterator<Item = String>,
+        ending: Ending,
+        deadline: Deadline,
+    ) {
         let ended = match ending {
-            Ending::Soon => self.touch_chunks(names, GRACE_SECONDS).map(|_| ()),
-            Ending::Now => self.command_chunks(names, command::delete_command, |wire| {
+            Ending::Soon => self
+                .touch_chunks(names, GRACE_SECONDS, deadline)
+                .map(|_| ()),
+            Ending::Now => self.command_chunks(names, deadline, command::delete_command, |wire| {
                 command::done(wire).map(|_| ())
             }),
         };
@@ -122,11 +143,12 @@ impl Fleet {
     fn command_chunks(
         &self,
         names: impl Iterator<Item = String>,
+        deadline: Deadline,
         text: impl Fn(&str) -> String + Sync,
         answer: impl Fn(&mut Wire) -> Result<(), Fault> + Sync,
     ) -> Result<(), Fault> {
         let jobs = names.map(|name| (self.index_of(&name), COMMAND_BYTES, name));
-        self.spread(jobs.collect(), |wire, names| {
+        self.spread(jobs.collect(), deadline, |wire, names| {
             let mut unanswered = 0;
             for window in names.chunks(WINDOW_COMMANDS) {
                 let commands: String = window.iter().map(|name| text(name)).collect();
@@ -148,6 +170,7 @@ impl Fleet {
     fn spread<J: Send>(
         &self,
         jobs: Vec<(usize, u64, J)>,
+        deadline: Deadline,
         work: impl Fn(&mut Wire, Vec<J>) -> Result<(), Fault> + Sync,
     ) -> Result<(), Fault> {
         let mut of_server: Vec<(u64, Vec<(u64, J)>)> =
@@ -160,7 +183,7 @@ impl Fleet {
             jobs.push((bytes, job));
         }
         // All of them share the machine's network, so each has the time that all bytes take.
-        let deadline = self.deadline(total);
+        let deadline = deadline.plus(total);
         let mut lanes: Vec<(usize, Vec<J>)> = Vec::new();
         for (server, (sum, jobs)) in of_server.into_iter().enumerate() {
             let spare = self.servers[server].spare(Use::Bulk).max(1) as u64;

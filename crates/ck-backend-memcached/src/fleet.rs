@@ -74,8 +74,9 @@ impl Fleet {
         format!("memcached://{}", names.join(","))
     }
 
-    pub(crate) fn deadline(&self, bytes: u64) -> Deadline {
-        Deadline::new(self.settings.timeout, self.settings.bytes_per_second).plus(bytes)
+    /// The deadline of an operation that starts now. Whatever it does together must be over by then.
+    pub(crate) fn deadline(&self) -> Deadline {
+        Deadline::new(self.settings.timeout, self.settings.bytes_per_second)
     }
 
     pub(crate) fn entry_name(&self, key: &Key) -> String {
@@ -99,15 +100,15 @@ impl Fleet {
     }
 
     /// The most bytes of an entry under this name that is one item.
-    pub(crate) fn value_limit(&self, name: &str) -> Result<u64, Fault> {
-        let limit = self.server_of(name).value_limit(self.deadline(0))?;
+    pub(crate) fn value_limit(&self, name: &str, deadline: Deadline) -> Result<u64, Fault> {
+        let limit = self.server_of(name).value_limit(deadline)?;
         Ok(limit.min(self.settings.value_bytes))
     }
 
     /// The most bytes of a chunk: what every server takes. One that is down is taken for an ordinary one.
-    pub(crate) fn chunk_limit(&self) -> usize {
+    pub(crate) fn chunk_limit(&self, deadline: Deadline) -> usize {
         let limits = self.servers.iter().map(|server| {
-            let limit = server.value_limit(self.deadline(0));
+            let limit = server.value_limit(deadline);
             limit.unwrap_or_else(|_| server.known_value_limit())
         });
         let limit = limits.min().unwrap_or(u64::MAX);
@@ -124,8 +125,8 @@ impl Fleet {
     }
 
     /// The live entry under this name. What is torn is none.
-    pub(crate) fn find(&self, name: &str) -> Result<Option<Found>, Fault> {
-        let Some(item) = self.get(name)? else {
+    pub(crate) fn find(&self, name: &str, deadline: Deadline) -> Result<Option<Found>, Fault> {
+        let Some(item) = self.get(name, deadline)? else {
             return Ok(None);
         };
         let expiry = time::expiry(&item.meta);
@@ -148,12 +149,17 @@ impl Fleet {
     }
 
     /// What is known of the live entry under this name.
-    pub(crate) fn stat(&self, key: &Key, name: &str) -> Result<Option<EntryInfo>, Fault> {
-        let Some(meta) = self.head(name)? else {
+    pub(crate) fn stat(
+        &self,
+        key: &Key,
+        name: &str,
+        deadline: Deadline,
+    ) -> Result<Option<EntryInfo>, Fault> {
+        let Some(meta) = self.head(name, deadline)? else {
             return Ok(None);
         };
         let (bytes, expiry) = if time::is_manifest(&meta) {
-            match self.find(name)? {
+            match self.find(name, deadline)? {
                 Some(found) => (found.len(), found.expiry),
                 None => return Ok(None),
             }
@@ -172,6 +178,7 @@ impl Fleet {
     pub(crate) fn publish(
         &self,
         name: &str,
+        deadline: Deadline,
         parts: &[Bytes],
         is_manifest: bool,
         expiry: Expiry,
@@ -183,10 +190,10 @@ impl Fleet {
         for attempt in 0..ATTEMPTS {
             let mut replaced = None;
             let store = match mode {
-                WriteMode::Overwrite => match self.head(name)? {
+                WriteMode::Overwrite => match self.head(name, deadline)? {
                     // Chunks that nobody will find again.
                     Some(meta) if time::is_manifest(&meta) && attempt + 1 < ATTEMPTS => {
-                        match self.get(name)? {
+                        match self.get(name, deadline)? {
                             Some(item) => {
                                 replaced = Manifest::decode(&item.value).ok().flatten();
                                 Mode::Swap(item.meta.cas)
@@ -196,13 +203,13 @@ impl Fleet {
                     }
                     _ => Mode::Set,
                 },
-                WriteMode::Create => match self.head(name)? {
+                WriteMode::Create => match self.head(name, deadline)? {
                     None => Mode::Add,
                     // The server lets go of it within two seconds.
                     Some(meta) if time::expiry(&meta).is_expired() => Mode::Swap(meta.cas),
                     Some(_) => return superseded,
                 },
-                WriteMode::Update(version) => match self.find(name)? {
+                WriteMode::Update(version) => match self.find(name, deadline)? {
                     Some(found) if found.version() == version => {
                         let cas = found.meta.cas;
                         if let Content::Chunks(manifest) = found.content {
@@ -220,13 +227,13 @@ impl Fleet {
             };
             let stored = self
                 .server_of(name)
-                .run(Use::Small, again, self.deadline(0), |wire| {
+                .run(Use::Small, again, deadline, |wire| {
                     command::set(wire, name, parts, flags, ttl, store)
                 });
             match stored {
                 Ok(Done::Yes) => {
                     if let Some(manifest) = replaced {
-                        self.end_chunks(&manifest, Ending::Soon);
+                        self.end_chunks(&manifest, Ending::Soon, deadline);
                     }
                     return Ok(Outcome::Stored { bytes });
                 }
@@ -243,12 +250,17 @@ impl Fleet {
     }
 
     /// Gives the live entry under this name a new expiry.
-    pub(crate) fn touch(&self, name: &str, expiry: Expiry) -> Result<bool, Fault> {
+    pub(crate) fn touch(
+        &self,
+        name: &str,
+        expiry: Expiry,
+        deadline: Deadline,
+    ) -> Result<bool, Fault> {
         if expiry.is_expired() {
-            return self.remove(name);
+            return self.remove(name, deadline);
         }
         for _ in 0..ATTEMPTS {
-            let Some(meta) = self.head(name)? else {
+            let Some(meta) = self.head(name, deadline)? else {
                 return Ok(false);
             };
             if time::expiry(&meta).is_expired() {
@@ -256,23 +268,25 @@ impl Fleet {
             }
             let ttl = time::ttl(expiry, 0);
             if !time::is_manifest(&meta) && meta.size > REWRITTEN {
-                return self.run(name, Again::Yes, |wire| command::touch(wire, name, ttl));
+                return self.run(name, deadline, Again::Yes, |wire| {
+                    command::touch(wire, name, ttl)
+                });
             }
-            let Some(item) = self.get(name)? else {
+            let Some(item) = self.get(name, deadline)? else {
                 return Ok(false);
             };
             let manifest = Manifest::decode(&item.value).ok().flatten();
             if let Some(manifest) = &manifest
-                && self.keep_chunks(manifest, expiry)? > 0
+                && self.keep_chunks(manifest, expiry, deadline)? > 0
             {
-                if self.discard_item(name, item.meta.cas)? == Done::Yes {
-                    self.end_chunks(manifest, Ending::Now);
+                if self.discard_item(name, item.meta.cas, deadline)? == Done::Yes {
+                    self.end_chunks(manifest, Ending::Now, deadline);
                 }
                 return Ok(false);
             }
             let flags = time::flags(expiry, manifest.is_some());
             let (value, swap) = ([item.value], Mode::Swap(item.meta.cas));
-            match self.run(name, Again::No, |wire| {
+            match self.run(name, deadline, Again::No, |wire| {
                 command::set(wire, name, &value, flags, ttl, swap)
             })? {
                 Done::Yes => return Ok(true),
@@ -284,24 +298,26 @@ impl Fleet {
     }
 
     /// Removes the entry under this name with its chunks; `false` when there was none.
-    pub(crate) fn remove(&self, name: &str) -> Result<bool, Fault> {
+    pub(crate) fn remove(&self, name: &str, deadline: Deadline) -> Result<bool, Fault> {
         for _ in 0..ATTEMPTS {
-            let Some(meta) = self.head(name)? else {
+            let Some(meta) = self.head(name, deadline)? else {
                 return Ok(false);
             };
             let was_live = !time::expiry(&meta).is_expired();
             if !time::is_manifest(&meta) {
-                let done = self.run(name, Again::Yes, |wire| command::delete(wire, name, None))?;
+                let done = self.run(name, deadline, Again::Yes, |wire| {
+                    command::delete(wire, name, None)
+                })?;
                 return Ok(done == Done::Yes && was_live);
             }
-            let Some(item) = self.get(name)? else {
+            let Some(item) = self.get(name, deadline)? else {
                 return Ok(false);
             };
             let manifest = Manifest::decode(&item.value).ok().flatten();
-            match self.discard_item(name, item.meta.cas)? {
+            match self.discard_item(name, item.meta.cas, deadline)? {
                 Done::Yes => {
                     if let Some(manifest) = manifest {
-                        self.end_chunks(&manifest, Ending::Now);
+                        self.end_chunks(&manifest, Ending::Now, deadline);
                     }
                     return Ok(was_live);
                 }
@@ -313,18 +329,23 @@ impl Fleet {
     }
 
     /// Removes this very entry; `false` when it is gone.
-    pub(crate) fn discard(&self, name: &str, version: Version) -> Result<bool, Fault> {
+    pub(crate) fn discard(
+        &self,
+        name: &str,
+        version: Version,
+        deadline: Deadline,
+    ) -> Result<bool, Fault> {
         for _ in 0..ATTEMPTS {
-            let Some(found) = self.find(name)? else {
+            let Some(found) = self.find(name, deadline)? else {
                 return Ok(false);
             };
             if found.version() != version {
                 return Ok(false);
             }
-            match self.discard_item(name, found.meta.cas)? {
+            match self.discard_item(name, found.meta.cas, deadline)? {
                 Done::Yes => {
                     if let Content::Chunks(manifest) = found.content {
-                        self.end_chunks(&manifest, Ending::Now);
+                        self.end_chunks(&manifest, Ending::Now, deadline);
                     }
                     return Ok(true);
                 }
@@ -337,9 +358,9 @@ impl Fleet {
     }
 
     /// What every server says of itself.
-    pub(crate) fn stats(&self) -> Result<Vec<ServerStats>, Fault> {
+    pub(crate) fn stats(&self, deadline: Deadline) -> Result<Vec<ServerStats>, Fault> {
         let stats = |server: &Server| {
-            let stats = server.run(Use::Small, Again::Yes, self.deadline(0), |wire| {
+            let stats = server.run(Use::Small, Again::Yes, deadline, |wire| {
                 command::stats(wire, "")
             })?;
             let text = |wanted: &str| {
@@ -361,19 +382,19 @@ impl Fleet {
         self.servers.iter().map(stats).collect()
     }
 
-    pub(crate) fn get(&self, name: &str) -> Result<Option<Item>, Fault> {
+    pub(crate) fn get(&self, name: &str, deadline: Deadline) -> Result<Option<Item>, Fault> {
         let server = self.server_of(name);
-        server.run(Use::Small, Again::Yes, self.deadline(0), |wire| {
+        server.run(Use::Small, Again::Yes, deadline, |wire| {
             command::get(wire, name, server.longest_answer())
         })
     }
 
-    fn head(&self, name: &str) -> Result<Option<Meta>, Fault> {
-        self.run(name, Again::Yes, |wire| command::head(wire, name))
+    fn head(&self, name: &str, deadline: Deadline) -> Result<Option<Meta>, Fault> {
+        self.run(name, deadline, Again::Yes, |wire| command::head(wire, name))
     }
 
-    fn discard_item(&self, name: &str, cas: u64) -> Result<Done, Fault> {
-        self.run(name, Again::No, |wire| {
+    fn discard_item(&self, name: &str, cas: u64, deadline: Deadline) -> Result<Done, Fault> {
+        self.run(name, deadline, Again::No, |wire| {
             command::delete(wire, name, Some(cas))
         })
     }
@@ -382,11 +403,11 @@ impl Fleet {
     pub(crate) fn run<T>(
         &self,
         name: &str,
+        deadline: Deadline,
         again: Again,
         work: impl FnMut(&mut crate::wire::Wire) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        self.server_of(name)
-            .run(Use::Small, again, self.deadline(0), work)
+        self.server_of(name).run(Use::Small, again, deadline, work)
     }
 }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use ck_core::{BoxFuture, Error, Key, Lease, Result, background, offload};
 
 use crate::command::{self, Done, Item, Mode};
+use crate::deadline::Deadline;
 use crate::error::Fault;
 use crate::fleet::Fleet;
 use crate::server::Again;
@@ -29,7 +30,7 @@ pub(crate) fn take(
         token: Bytes::from(token),
         term,
     };
-    match held.store(Mode::Add)? {
+    match held.store(Mode::Add, fleet.deadline())? {
         Done::Yes => Ok(Some(ItemLease(Some(Arc::new(held))))),
         Done::Exists | Done::Missing => Ok(None),
     }
@@ -46,31 +47,33 @@ struct Held {
 }
 
 impl Held {
-    fn store(&self, mode: Mode) -> Result<Done, Fault> {
+    fn store(&self, mode: Mode, deadline: Deadline) -> Result<Done, Fault> {
         let ttl = time::ttl_of(self.term);
         let value = [self.token.clone()];
-        self.fleet.run(&self.name, Again::No, |wire| {
+        self.fleet.run(&self.name, deadline, Again::No, |wire| {
             command::set(wire, &self.name, &value, 0, ttl, mode)
         })
     }
 
     /// The item, if it is still ours.
-    fn own(&self) -> Result<Option<Item>, Fault> {
-        let item = self.fleet.get(&self.name)?;
+    fn own(&self, deadline: Deadline) -> Result<Option<Item>, Fault> {
+        let item = self.fleet.get(&self.name, deadline)?;
         Ok(item.filter(|item| item.value == self.token))
     }
 
     fn renew(&self) -> Result<bool, Fault> {
-        match self.own()? {
-            Some(item) => Ok(self.store(Mode::Swap(item.meta.cas))? == Done::Yes),
+        let deadline = self.fleet.deadline();
+        match self.own(deadline)? {
+            Some(item) => Ok(self.store(Mode::Swap(item.meta.cas), deadline)? == Done::Yes),
             None => Ok(false),
         }
     }
 
     fn release(&self) -> Result<(), Fault> {
-        if let Some(item) = self.own()? {
+        let deadline = self.fleet.deadline();
+        if let Some(item) = self.own(deadline)? {
             let cas = Some(item.meta.cas);
-            self.fleet.run(&self.name, Again::No, |wire| {
+            self.fleet.run(&self.name, deadline, Again::No, |wire| {
                 command::delete(wire, &self.name, cas)
             })?;
         }

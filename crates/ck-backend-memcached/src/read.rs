@@ -93,7 +93,10 @@ impl EntryReader for Reader {
     fn discard(&self) -> BoxFuture<'_, Result<bool>> {
         let opened = Arc::clone(&self.0);
         Box::pin(offload(move || {
-            let discarded = opened.fleet.discard(&opened.name, opened.version);
+            let discarded =
+                opened
+                    .fleet
+                    .discard(&opened.name, opened.version, opened.fleet.deadline());
             discarded.map_err(|fault| opened.error(fault))
         }))
     }
@@ -152,7 +155,8 @@ impl Opened {
             let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
             *last = Some((index, chunk));
         };
-        self.fleet.read_chunks(fetches.collect(), &keep)?;
+        let deadline = self.fleet.deadline();
+        self.fleet.read_chunks(fetches.collect(), &keep, deadline)?;
         Ok(memories.into_iter().map(Memory::freeze).collect())
     }
 

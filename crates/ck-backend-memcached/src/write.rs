@@ -10,6 +10,7 @@ use ck_frame::Manifest;
 
 use crate::bulk::{DRAFT_SECONDS, Ending};
 use crate::cutter::{self, Chunk, Cutter};
+use crate::deadline::Deadline;
 use crate::error::Fault;
 use crate::fleet::Fleet;
 
@@ -53,7 +54,8 @@ impl Writer {
         name: String,
         options: WriteOptions,
     ) -> Result<ControlFlow<Rejection, Self>, Fault> {
-        let limit = fleet.value_limit(&name)?;
+        let deadline = fleet.deadline();
+        let limit = fleet.value_limit(&name, deadline)?;
         let hint = options.size_hint.unwrap_or(0);
         let mut writer = Self {
             fleet: Arc::clone(fleet),
@@ -68,11 +70,11 @@ impl Writer {
         };
         if writer.is_too_large(hint.max(writer.total)) {
             return writer
-                .reject(hint.max(writer.total))
+                .reject(hint.max(writer.total), deadline)
                 .map(ControlFlow::Break);
         }
         if writer.total > limit {
-            writer.draft = Some(Draft::start(&writer)?);
+            writer.draft = Some(Draft::start(&writer, deadline)?);
         }
         Ok(ControlFlow::Continue(writer))
     }
@@ -82,8 +84,8 @@ impl Writer {
     }
 
     /// The entry is not stored, so the older one under the key is stale.
-    fn reject(&self, bytes: u64) -> Result<Rejection, Fault> {
-        self.fleet.remove(&self.name)?;
+    fn reject(&self, bytes: u64, deadline: Deadline) -> Result<Rejection, Fault> {
+        self.fleet.remove(&self.name, deadline)?;
         Ok(Rejection::ValueTooLarge {
             bytes,
             limit: self.limit,
@@ -91,7 +93,7 @@ impl Writer {
     }
 
     /// Takes the pieces, and gives them back as chunks that are ready to be sent.
-    fn append(&mut self, parts: Vec<Bytes>) -> Result<Vec<Chunk>, Fault> {
+    fn append(&mut self, parts: Vec<Bytes>, deadline: Deadline) -> Result<Vec<Chunk>, Fault> {
         let mut chunks = Vec::new();
         if self.draft.is_none() {
             self.kept
@@ -99,7 +101,7 @@ impl Writer {
             if self.total <= self.limit {
                 return Ok(chunks);
             }
-            self.draft = Some(Draft::start(self)?);
+            self.draft = Some(Draft::start(self, deadline)?);
             return Ok(self.drain());
         }
         if let Some(draft) = &mut self.draft {
@@ -125,14 +127,15 @@ impl Writer {
             return Err(Fault::WriterBroken);
         }
         self.is_broken = true;
+        let deadline = self.fleet.deadline();
         let more: u64 = parts.iter().map(|part| part.len() as u64).sum();
         self.total = self.total.saturating_add(more);
         if self.is_too_large(self.total) {
-            return self.reject(self.total).map(ControlFlow::Break);
+            return self.reject(self.total, deadline).map(ControlFlow::Break);
         }
-        let chunks = self.append(parts)?;
+        let chunks = self.append(parts, deadline)?;
         if let Some(draft) = &mut self.draft {
-            match draft.send(chunks) {
+            match draft.send(chunks, deadline) {
                 Err(Fault::OutOfMemory { .. }) => return Ok(ControlFlow::Break(self.is_full())),
                 sent => sent?,
             }
@@ -157,14 +160,17 @@ impl Writer {
                 got: head.len(),
             });
         }
+        let deadline = self.fleet.deadline();
         let (expiry, mode) = (self.options.expiry, self.options.mode);
         let Some(mut draft) = self.draft.take() else {
             let mut parts = Vec::with_capacity(self.kept.len() + 1);
             parts.push(head);
             parts.append(&mut self.kept);
-            return self.fleet.publish(&self.name, &parts, false, expiry, mode);
+            return self
+                .fleet
+                .publish(&self.name, deadline, &parts, false, expiry, mode);
         };
-        match draft.finish(head) {
+        match draft.finish(head, deadline) {
             Err(Fault::OutOfMemory { .. }) => return Ok(Outcome::Rejected(self.is_full())),
             finished => finished?,
         }
@@ -176,7 +182,7 @@ impl Writer {
         }
         let manifest = draft.manifest()?;
         // From now on they live as long as the entry, and all of them are still there.
-        let missing = self.fleet.keep_chunks(&manifest, expiry)?;
+        let missing = self.fleet.keep_chunks(&manifest, expiry, deadline)?;
         if missing > 0 {
             tracing::warn!(key = %self.key, missing, "chunks were evicted while they were written");
             return Ok(Outcome::Rejected(self.is_full()));
@@ -186,7 +192,7 @@ impl Writer {
             .map_err(|_| Fault::Unsupported("the manifest cannot be written"))?;
         let published = self
             .fleet
-            .publish(&self.name, &[encoded], true, expiry, mode)?;
+            .publish(&self.name, deadline, &[encoded], true, expiry, mode)?;
         Ok(match published {
             Outcome::Stored { .. } => {
                 draft.is_published = true;
@@ -265,10 +271,10 @@ fn describe(writer: &Writer) -> impl FnOnce(Fault) -> Error + use<> {
 }
 
 impl Draft {
-    fn start(writer: &Writer) -> Result<Self, Fault> {
+    fn start(writer: &Writer, deadline: Deadline) -> Result<Self, Fault> {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|source| Fault::Random { source })?;
-        let chunk_limit = writer.fleet.chunk_limit().max(1);
+        let chunk_limit = writer.fleet.chunk_limit(deadline).max(1);
         let head_chunks = writer.options.head_len.div_ceil(chunk_limit);
         Ok(Self {
             fleet: Arc::clone(&writer.fleet),
@@ -289,7 +295,7 @@ impl Draft {
         most.min(Manifest::MAX_CHUNKS)
     }
 
-    fn send(&mut self, chunks: Vec<Chunk>) -> Result<(), Fault> {
+    fn send(&mut self, chunks: Vec<Chunk>, deadline: Deadline) -> Result<(), Fault> {
         let mut named = Vec::with_capacity(chunks.len());
         for chunk in chunks {
             let name = self.fleet.chunk_name(self.generation, self.lengths.len());
@@ -298,19 +304,19 @@ impl Draft {
                 .push(u32::try_from(cutter::len(&chunk)).unwrap_or(u32::MAX));
             named.push((name, chunk));
         }
-        self.fleet.write_chunks(named)?;
-        self.renew()
+        self.fleet.write_chunks(named, deadline)?;
+        self.renew(deadline)
     }
 
     /// A slow source: the first chunks must not expire before the last are written.
-    fn renew(&mut self) -> Result<(), Fault> {
+    fn renew(&mut self, deadline: Deadline) -> Result<(), Fault> {
         let half = std::time::Duration::from_secs(DRAFT_SECONDS.unsigned_abs() / 2);
         if self.renewed.elapsed() < half {
             return Ok(());
         }
         self.renewed = std::time::Instant::now();
         let names = self.names(self.head_chunks);
-        let missing = self.fleet.touch_chunks(names, DRAFT_SECONDS)?;
+        let missing = self.fleet.touch_chunks(names, DRAFT_SECONDS, deadline)?;
         if missing > 0 {
             return Err(Fault::ChunksEvicted { missing });
         }
@@ -318,17 +324,17 @@ impl Draft {
     }
 
     /// Sends what is left, and the head.
-    fn finish(&mut self, mut head: Bytes) -> Result<(), Fault> {
+    fn finish(&mut self, mut head: Bytes, deadline: Deadline) -> Result<(), Fault> {
         let mut chunks = Vec::new();
         self.cutter.finish(&mut chunks);
-        self.send(chunks)?;
+        self.send(chunks, deadline)?;
         let mut named = Vec::with_capacity(self.head_chunks);
         for index in 0..self.head_chunks {
             let part = head.split_to(head.len().min(self.chunk_limit));
             self.lengths[index] = u32::try_from(part.len()).unwrap_or(u32::MAX);
             named.push((self.fleet.chunk_name(self.generation, index), vec![part]));
         }
-        self.fleet.write_chunks(named)
+        self.fleet.write_chunks(named, deadline)
     }
 
     fn manifest(&self) -> Result<Manifest, Fault> {
@@ -351,7 +357,7 @@ impl Drop for Draft {
         let fleet = Arc::clone(&self.fleet);
         let names: Vec<String> = self.names(0).collect();
         background(offload(move || {
-            fleet.end_chunks_named(names.into_iter(), Ending::Now);
+            fleet.end_chunks_named(names.into_iter(), Ending::Now, fleet.deadline());
         }));
     }
 }

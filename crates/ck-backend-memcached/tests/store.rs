@@ -1,5 +1,10 @@
 //! Guards what is particular to memcached: how entries are laid out, limits, chunks, time.
-#![allow(clippy::unwrap_used, reason = "tests report by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests report by panicking"
+)]
 
 mod common;
 
