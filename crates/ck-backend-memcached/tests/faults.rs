@@ -75,7 +75,7 @@ fn no_fault_of_the_network_gives_a_wrong_value_or_hangs() {
     let servers = [(); 2].map(|()| Memcached::start_with(&["-m", "128"]));
     // Keys are spread by the addresses of the proxies, so those stay.
     let proxies = servers.each_ref().map(|server| Proxy::start(server.addr()));
-    for seed in 0..150 {
+    for seed in 0..300 {
         let mut random = Random::new(seed);
         let backend = behind(&proxies);
         let size = SIZES[usize::try_from(random.below(2)).unwrap()];
@@ -119,7 +119,7 @@ fn ranges_over_a_broken_network_are_right_or_errors() {
     let bytes = pattern(1, 2_000_000);
     let proxies = servers.each_ref().map(|server| Proxy::start(server.addr()));
     assert!(put(&behind(&proxies), &key, &bytes).unwrap().is_stored());
-    for seed in 0..100 {
+    for seed in 0..200 {
         let mut random = Random::new(seed + 1_000);
         for proxy in &proxies {
             proxy.heal();
