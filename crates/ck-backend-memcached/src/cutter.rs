@@ -4,6 +4,9 @@ use bytes::Bytes;
 
 /// Below this a chunk costs more to name and to ask for than to read along.
 const LEAST: usize = 4 << 10;
+/// Smaller pieces fill up what is in front of them, and belong with it.
+const PADDING: usize = 64;
+
 /// Cuts what is written into chunks.
 ///
 /// memcached gives out items only as a whole, so a chunk begins where a piece of the entry does, and a
@@ -43,7 +46,7 @@ impl Cutter {
             return;
         }
         let worth = LEAST.max(usize::try_from(self.cut / self.many).unwrap_or(usize::MAX));
-        if self.pending_len >= worth.min(self.most) {
+        if self.pending_len >= worth.min(self.most) && piece.len() >= PADDING {
             self.finish(chunks);
         }
         while self.pending_len + piece.len() > self.most {
@@ -90,10 +93,10 @@ mod tests {
     }
 
     #[test]
-    fn a_column_begins_a_chunk_and_padding_goes_with_its_neighbours() {
+    fn a_column_begins_a_chunk_and_its_padding_ends_it() {
         assert_eq!(
             cut(1 << 20, &[100, 40_000, 24, 40_000, 24, 40_000]),
-            [40_100, 40_024, 40_024]
+            [40_124, 40_024, 40_000]
         );
     }
 
