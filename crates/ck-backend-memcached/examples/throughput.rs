@@ -6,6 +6,7 @@
     reason = "a program for people that prints and may fail"
 )]
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -85,6 +86,7 @@ fn main() {
             bare.delete(name).unwrap();
         }
     }
+    beside_a_transfer(&backend, &bytes);
     let entry = |index: usize| median(&times[index]);
     for (what, ours, theirs) in [("put", entry(0), entry(1)), ("get", entry(2), entry(3))] {
         let rate = |time: Duration| mib as f64 / time.as_secs_f64();
@@ -95,6 +97,41 @@ fn main() {
             rate(ours) / rate(theirs)
         );
     }
+}
+
+/// How long it takes to get 1 KiB, alone and while the large entry is written and read again and again.
+fn beside_a_transfer(backend: &MemcachedBackend, bytes: &Bytes) {
+    let (small, large) = (Key::new("small"), Key::new("large"));
+    let put = |key: &Key, bytes: &Bytes| {
+        let parts = vec![bytes.clone()];
+        let put = backend.put(key, Bytes::new(), parts, WriteOptions::new());
+        assert!(block_on(put).unwrap().is_stored());
+    };
+    put(&small, &bytes.slice(..1 << 10));
+    let get = || {
+        let mut times: Vec<Duration> = (0..20_000)
+            .map(|_| time(|| assert!(block_on(backend.open(&small)).unwrap().is_some())))
+            .collect();
+        times.sort();
+        (times[times.len() / 2], times[times.len() * 99 / 100])
+    };
+    let (median, idle) = get();
+    println!("get 1 KiB alone: median {median:?}, p99 {idle:?}");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                put(&large, bytes);
+                let entry = block_on(backend.open(&large)).unwrap().unwrap();
+                drop(block_on(entry.read(0..entry.len())).unwrap());
+            }
+        });
+        let (median, busy) = get();
+        done.store(true, Ordering::Relaxed);
+        let ratio = busy.as_secs_f64() / idle.as_secs_f64();
+        println!("get 1 KiB beside a transfer: median {median:?}, p99 {busy:?}, ratio {ratio:.1}");
+    });
+    assert!(block_on(backend.remove(&large)).unwrap());
 }
 
 fn time(work: impl FnOnce()) -> Duration {
