@@ -69,7 +69,8 @@ impl MemcachedBuilder {
         self
     }
 
-    /// The most connections to each server for chunks. Default: 4. At least 1, at most 1,000.
+    /// The most connections to each server for chunks. One transfer uses as many as half of the machine's
+    /// processors. Default: 4. At least 1, at most 1,000.
     pub fn bulk_connections(mut self, connections: usize) -> Self {
         self.settings.bulk_connections = connections;
         self

@@ -186,8 +186,9 @@ impl Fleet {
         let deadline = deadline.plus(total);
         let mut lanes: Vec<(usize, Vec<J>)> = Vec::new();
         for (server, (sum, jobs)) in of_server.into_iter().enumerate() {
-            let spare = self.servers[server].spare(Use::Bulk).max(1) as u64;
-            let count = (sum / LANE_BYTES).clamp(1, spare);
+            let spare = self.servers[server].spare(Use::Bulk);
+            let most = spare.min(self.lanes).max(1) as u64;
+            let count = (sum / LANE_BYTES).clamp(1, most);
             let share = sum.div_ceil(count).max(1);
             let mut lane = Vec::new();
             let mut filled = 0;

@@ -23,6 +23,9 @@ const REWRITTEN: u64 = 1 << 20;
 pub(crate) struct Fleet {
     pub(crate) servers: Vec<Server>,
     pub(crate) settings: Arc<Settings>,
+    /// The most connections to one server that one transfer uses: more than every other processor has to
+    /// do with only keep small operations from running.
+    pub(crate) lanes: usize,
 }
 
 /// What is found under a key.
@@ -66,6 +69,7 @@ impl Fleet {
         Self {
             servers: addresses.into_iter().map(server).collect(),
             settings,
+            lanes: std::thread::available_parallelism().map_or(1, |count| count.get().div_ceil(2)),
         }
     }
 
