@@ -25,6 +25,8 @@ pub(crate) struct Writer {
     options: WriteOptions,
     /// The most bytes of an entry that is one item.
     limit: u64,
+    /// The most chunks of an entry: what its manifest, which is one item, can describe.
+    most_chunks: usize,
     /// Bytes of the entry so far, its head included.
     total: u64,
     kept: Vec<Bytes>,
@@ -56,6 +58,7 @@ impl Writer {
     ) -> Result<ControlFlow<Rejection, Self>, Fault> {
         let deadline = fleet.deadline();
         let limit = fleet.value_limit(&name, deadline)?;
+        let most_chunks = most_chunks(fleet.server_of(&name).known_value_limit());
         let hint = options.size_hint.unwrap_or(0);
         let mut writer = Self {
             fleet: Arc::clone(fleet),
@@ -63,6 +66,7 @@ impl Writer {
             name,
             options,
             limit,
+            most_chunks,
             total: options.head_len as u64,
             kept: Vec::new(),
             draft: None,
@@ -139,7 +143,7 @@ impl Writer {
                 Err(Fault::OutOfMemory { .. }) => return Ok(ControlFlow::Break(self.is_full())),
                 sent => sent?,
             }
-            if draft.lengths.len() > Draft::most_chunks(self.limit) {
+            if draft.lengths.len() > self.most_chunks {
                 return Ok(ControlFlow::Break(Rejection::ValueTooLarge {
                     bytes: self.total,
                     limit: self.total - more,
@@ -174,7 +178,7 @@ impl Writer {
             Err(Fault::OutOfMemory { .. }) => return Ok(Outcome::Rejected(self.is_full())),
             finished => finished?,
         }
-        if draft.lengths.len() > Draft::most_chunks(self.limit) {
+        if draft.lengths.len() > self.most_chunks {
             return Ok(Outcome::Rejected(Rejection::ValueTooLarge {
                 bytes: self.total,
                 limit: self.limit,
@@ -279,20 +283,13 @@ impl Draft {
         Ok(Self {
             fleet: Arc::clone(&writer.fleet),
             generation: u128::from_be_bytes(random),
-            cutter: Cutter::new(chunk_limit, Self::most_chunks(writer.limit)),
+            cutter: Cutter::new(chunk_limit, writer.most_chunks),
             lengths: vec![0; head_chunks],
             head_chunks,
             chunk_limit,
             renewed: std::time::Instant::now(),
             is_published: false,
         })
-    }
-
-    /// How many chunks a manifest of so many bytes has.
-    fn most_chunks(manifest_bytes: u64) -> usize {
-        let bytes = usize::try_from(manifest_bytes).unwrap_or(usize::MAX);
-        let most = bytes.saturating_sub(Manifest::encoded_len(0)) / 4;
-        most.min(Manifest::MAX_CHUNKS)
     }
 
     fn send(&mut self, chunks: Vec<Chunk>, deadline: Deadline) -> Result<(), Fault> {
@@ -360,4 +357,11 @@ impl Drop for Draft {
             fleet.end_chunks_named(names.into_iter(), Ending::Now, fleet.deadline());
         }));
     }
+}
+
+/// How many chunks a manifest of so many bytes describes.
+fn most_chunks(bytes: u64) -> usize {
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    let most = bytes.saturating_sub(Manifest::encoded_len(0)) / 4;
+    most.min(Manifest::MAX_CHUNKS)
 }

@@ -54,13 +54,14 @@ fn a_server_with_large_items_conforms() {
 }
 
 #[test]
-fn one_connection_conforms() {
+fn one_connection_and_many_small_chunks_conform() {
     let server = Memcached::start_with(&MEMORY);
     run(&[server], |builder| {
         builder
             .connections(1)
             .bulk_connections(1)
             .chunk_bytes(1_000)
+            .value_bytes(99)
     });
 }
 
