@@ -2,7 +2,7 @@
 //! begins.
 //!
 //! Reads and writes `CK` v3 frames, reads the older base64-in-JSON envelope, and knows nothing of
-//! what a payload means. Input is never trusted: every malformed byte sequence is a [`FrameError`]
+//! what a payload means, but for one kind: the [`Manifest`] of an entry that is stored in chunks. Input is never trusted: every malformed byte sequence is a [`FrameError`]
 //! that says what was found and what was expected.
 //!
 //! # A `CK` v3 frame
@@ -77,6 +77,7 @@ mod error;
 mod frame;
 mod header;
 mod legacy;
+mod manifest;
 mod probe;
 mod reserve;
 mod text;
@@ -84,6 +85,7 @@ mod text;
 pub use error::FrameError;
 pub use frame::{Frame, read};
 pub use header::Header;
+pub use manifest::{Manifest, ManifestError, chunk_name};
 pub use probe::{Envelope, Probe, probe};
 pub use reserve::ReservedHeader;
 

@@ -218,3 +218,46 @@ fn prefix(version: u8, header_len: usize) -> Bytes {
 fn entry(head: &[u8], text: &[u8], payload: &[u8]) -> Bytes {
     Bytes::from([head, text, payload].concat())
 }
+
+proptest! {
+    #[test]
+    fn a_manifest_comes_back(
+        generation in any::<u128>(),
+        lengths in proptest::collection::vec(1_u32.., 1..200),
+    ) {
+        let manifest = ck_frame::Manifest::new(generation, lengths.iter().copied()).unwrap();
+        let bytes = manifest.encode().unwrap();
+        prop_assert_eq!(bytes.len(), ck_frame::Manifest::encoded_len(lengths.len()));
+        let read = ck_frame::Manifest::decode(&bytes).unwrap();
+        prop_assert_eq!(read.as_ref(), Some(&manifest));
+        let mut at = 0;
+        for (index, &length) in lengths.iter().enumerate() {
+            let chunk = manifest.chunk(index);
+            prop_assert_eq!(&chunk, &(at..at + u64::from(length)));
+            prop_assert_eq!(manifest.chunks_of(chunk.clone()), index..index + 1);
+            at = chunk.end;
+        }
+        prop_assert_eq!(manifest.chunks_of(0..at), 0..lengths.len());
+    }
+
+    #[test]
+    fn hostile_manifests_do_no_harm(
+        fixed in proptest::collection::vec(any::<u8>(), 0..64),
+        version in 0_u8..3,
+        count in any::<u32>(),
+        few in 0_u32..5,
+        short in any::<bool>(),
+    ) {
+        let mut bytes = ck_frame::Header::new("ck-chunks").encode().unwrap().to_vec();
+        if let Ok(Some(_)) = ck_frame::Manifest::decode(&[&bytes[..], &fixed].concat()) {
+            prop_assert!(fixed.len() >= 33);
+        }
+        bytes.push(version);
+        bytes.extend_from_slice(&[7; 24]);
+        bytes.extend_from_slice(&if short { few } else { count }.to_be_bytes());
+        bytes.extend_from_slice(&fixed);
+        if let Ok(Some(read)) = ck_frame::Manifest::decode(&bytes) {
+            prop_assert_eq!(read.encode().unwrap(), bytes);
+        }
+    }
+}
