@@ -158,12 +158,7 @@ pub(crate) async fn usage(store: &Store) -> Result<Usage, Fault> {
             break;
         }
     }
-    let info = store.small(true, |mut connection| async move {
-        connection
-            .query(&redis::cmd("INFO").arg("memory").take())
-            .await
-    });
-    usage.limit_bytes = Some(max_memory(&info.await?)).filter(|&bytes| bytes > 0);
+    usage.limit_bytes = Some(limit_bytes(store).await?).filter(|&bytes| bytes > 0);
     Ok(usage)
 }
 
@@ -371,6 +366,15 @@ fn primaries(slots: &Value) -> Vec<(String, u16)> {
     nodes.sort();
     nodes.dedup();
     nodes
+}
+
+/// What the servers may use in bytes; 0 for no limit.
+pub(crate) async fn limit_bytes(store: &Store) -> Result<u64, Fault> {
+    let info = store.small(true, |mut connection| async move {
+        let command = redis::cmd("INFO").arg("memory").take();
+        connection.query(&command).await
+    });
+    Ok(max_memory(&info.await?))
 }
 
 /// The sum of what the servers may use, as `INFO memory` of one or of each says; 0 for no limit.

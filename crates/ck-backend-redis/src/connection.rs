@@ -19,7 +19,7 @@ pub(crate) enum Connection {
 
 impl Connection {
     pub(crate) async fn open(address: &Address) -> Result<Self, Fault> {
-        Ok(match address {
+        let mut connection = match address {
             Address::Single(client) => {
                 let config = AsyncConnectionConfig::new()
                     .set_connection_timeout(None)
@@ -29,7 +29,14 @@ impl Connection {
             }
             #[cfg(feature = "cluster")]
             Address::Cluster(client) => Self::Cluster(client.get_async_connection().await?),
-        })
+        };
+        // The client asks nothing when the URL has no password, and takes a refused `MULTI` badly: in
+        // builds that check arithmetic the connection's task ends (redis 1.8).
+        match connection.query(&redis::cmd("PING")).await {
+            Err(fault) if fault.is_authentication() || fault.is_lost_connection() => Err(fault),
+            // Whatever else there is to say is said to the command that matters.
+            _ => Ok(connection),
+        }
     }
 
     pub(crate) async fn query(&mut self, command: &Cmd) -> Result<Value, Fault> {

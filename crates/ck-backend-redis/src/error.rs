@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use ck_core::{Error, ErrorKind};
-use redis::{ErrorKind as RedisKind, RedisError, ServerErrorKind};
+use redis::{ErrorKind as RedisKind, RedisError};
 
 /// Everything that can go wrong here, before it becomes a [`ck_core::Error`].
 #[derive(Debug, Clone, thiserror::Error)]
@@ -65,6 +65,11 @@ impl Fault {
         }
     }
 
+    /// Whether the server wants to know who this is.
+    pub(crate) fn is_authentication(&self) -> bool {
+        self.kind() == ErrorKind::Authentication
+    }
+
     /// Whether the server has no memory left and evicts nothing.
     pub(crate) fn is_out_of_memory(&self) -> bool {
         self.says("OOM")
@@ -84,9 +89,7 @@ impl Fault {
     pub(crate) fn spoils_connection(&self) -> bool {
         match self {
             // A replica may have been a primary when the connection was made.
-            Self::Redis(error) => {
-                is_lost(error) || error.kind() == RedisKind::Server(ServerErrorKind::ReadOnly)
-            }
+            Self::Redis(error) => is_lost(error) || code(error).as_deref() == Some("READONLY"),
             // Answers are still under way, or nobody will ever answer.
             Self::Deadline { .. } | Self::Reply { .. } => true,
             _ => false,
@@ -136,53 +139,43 @@ fn is_lost(error: &RedisError) -> bool {
         || error.kind() == RedisKind::Parse
 }
 
+/// The first word of what the server said; that of the first command that failed in a transaction.
+fn code(error: &RedisError) -> Option<String> {
+    let errors = error.clone().into_server_errors();
+    let code = errors.and_then(|errors| errors.first().map(|(_, error)| error.code().to_owned()));
+    code.or_else(|| error.code().map(str::to_owned))
+}
+
 fn kind_of(error: &RedisError) -> ErrorKind {
     if error.is_timeout() {
         return ErrorKind::Timeout;
     }
     match error.kind() {
-        RedisKind::AuthenticationFailed => ErrorKind::Authentication,
-        RedisKind::InvalidClientConfig => ErrorKind::Misuse,
-        RedisKind::RESP3NotSupported => ErrorKind::Unsupported,
-        RedisKind::Server(
-            ServerErrorKind::ReadOnly
-            | ServerErrorKind::NoPerm
-            | ServerErrorKind::Moved
-            | ServerErrorKind::CrossSlot
-            | ServerErrorKind::ResponseError,
-        ) => ErrorKind::Permanent,
-        RedisKind::Extension => match error.code() {
-            Some("NOAUTH" | "WRONGPASS") => ErrorKind::Authentication,
-            Some("WRONGTYPE") => ErrorKind::Permanent,
-            _ => ErrorKind::Transient,
-        },
+        RedisKind::AuthenticationFailed => return ErrorKind::Authentication,
+        RedisKind::InvalidClientConfig => return ErrorKind::Misuse,
+        RedisKind::RESP3NotSupported => return ErrorKind::Unsupported,
+        _ => {}
+    }
+    match code(error).as_deref() {
+        Some("NOAUTH" | "WRONGPASS") => ErrorKind::Authentication,
+        Some("READONLY" | "NOPERM" | "MOVED" | "CROSSSLOT" | "WRONGTYPE" | "ERR") => {
+            ErrorKind::Permanent
+        }
+        // Busy, loading, failing over, out of memory; lost connections.
         _ => ErrorKind::Transient,
     }
 }
 
 /// What to do about the causes that a user can remove.
 fn advice(error: &RedisError) -> &'static str {
-    match kind_of(error) {
-        ErrorKind::Authentication => "; check the user name and the password in the store's URL",
-        _ => match error.kind() {
-            RedisKind::Server(ServerErrorKind::ReadOnly) => {
-                "; it is a read-only replica: let the store's URL name the primary"
-            }
-            RedisKind::Server(ServerErrorKind::NoPerm) => {
-                "; give the user the right to run this command on the store's keys"
-            }
-            RedisKind::Server(ServerErrorKind::Moved) => {
-                "; it is a node of a cluster: use a `redis-cluster://` URL"
-            }
-            RedisKind::Server(ServerErrorKind::ResponseError)
-                if error.to_string().contains("invalid DB") =>
-            {
-                "; the server has fewer databases than the number in the store's URL"
-            }
-            _ if error.to_string().contains("OOM") => {
-                "; raise the server's `maxmemory`, or let it evict (`maxmemory-policy`)"
-            }
-            _ => "",
-        },
+    if kind_of(error) == ErrorKind::Authentication {
+        return "; check the user name and the password in the store's URL";
+    }
+    match code(error).as_deref() {
+        Some("READONLY") => "; it is a read-only replica: let the store's URL name the primary",
+        Some("NOPERM") => "; give the user the right to run this command on the store's keys",
+        Some("MOVED") => "; it is a node of a cluster: use a `redis-cluster://` URL",
+        Some("OOM") => "; raise the server's `maxmemory`, or let it evict (`maxmemory-policy`)",
+        _ => "",
     }
 }

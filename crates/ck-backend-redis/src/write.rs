@@ -7,6 +7,7 @@ use bytes::Bytes;
 use ck_core::{BoxFuture, EntryWriter, Outcome, Rejection, Result, WriteOptions};
 use ck_frame::Manifest;
 
+use crate::catalogue::limit_bytes;
 use crate::connection::{Connection, int, length};
 use crate::engine::Task;
 use crate::error::Fault;
@@ -132,6 +133,12 @@ impl Draft {
         (bytes > limit).then_some(Rejection::ValueTooLarge { bytes, limit })
     }
 
+    /// How much is gathered before it is sent: all of an entry that has less is published at once.
+    fn piece(&self) -> usize {
+        let single = usize::try_from(self.store.settings.single_value_bytes);
+        single.unwrap_or(PIECE).min(PIECE)
+    }
+
     async fn write(&mut self, parts: Vec<Bytes>) -> Result<ControlFlow<Rejection>, Fault> {
         self.total += sum(&parts);
         if let Some(rejection) = self.refusal(self.total) {
@@ -140,9 +147,9 @@ impl Draft {
         for part in parts {
             self.pending_len += part.len();
             self.pending.push_back(part);
-            while self.pending_len >= PIECE {
+            while self.pending_len >= self.piece() {
                 let sent = self.send_piece().await;
-                if let Some(rejection) = self.no_room(sent)? {
+                if let Some(rejection) = self.no_room(sent).await? {
                     return Ok(ControlFlow::Break(rejection));
                 }
             }
@@ -163,9 +170,8 @@ impl Draft {
         } else {
             self.publish_written(&head).await
         };
-        if let Some(rejection) =
-            self.no_room(published.as_ref().map(|_| ()).map_err(Clone::clone))?
-        {
+        let outcome = published.as_ref().map(|_| ()).map_err(Clone::clone);
+        if let Some(rejection) = self.no_room(outcome).await? {
             return Ok(Outcome::Rejected(rejection));
         }
         match published? {
@@ -181,12 +187,12 @@ impl Draft {
     }
 
     /// Turns "the server has no room" into a rejection.
-    fn no_room(&self, outcome: Result<(), Fault>) -> Result<Option<Rejection>, Fault> {
+    async fn no_room(&self, outcome: Result<(), Fault>) -> Result<Option<Rejection>, Fault> {
         match outcome {
             Ok(()) => Ok(None),
             Err(fault) if fault.is_out_of_memory() => Ok(Some(Rejection::StoreFull {
                 bytes: self.total,
-                limit: self.total.saturating_sub(self.pending_len as u64),
+                limit: limit_bytes(&self.store).await?,
             })),
             Err(fault) if fault.is_too_long() => Ok(Some(Rejection::ValueTooLarge {
                 bytes: self.total,
