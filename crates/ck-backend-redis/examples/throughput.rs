@@ -211,7 +211,8 @@ fn put(store: &RedisBackend, key: &str, bytes: &Bytes) {
     let parts = parts
         .map(|at| bytes.slice(at..bytes.len().min(at + 8 * MIB)))
         .collect();
-    let stored = store.put(&Key::new(key), Bytes::new(), parts, WriteOptions::new());
+    let key = Key::new(key);
+    let stored = store.put(&key, Bytes::new(), parts, WriteOptions::new());
     assert!(block_on(stored).unwrap().is_stored());
 }
 

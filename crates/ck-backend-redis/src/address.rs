@@ -5,9 +5,9 @@ use crate::error::Fault;
 /// Where a store is, as its URL says.
 #[derive(Clone)]
 pub(crate) enum Address {
-    Single(Client),
+    Single(Box<Client>),
     #[cfg(feature = "cluster")]
-    Cluster(redis::cluster::ClusterClient),
+    Cluster(Box<redis::cluster::ClusterClient>),
 }
 
 impl Address {
@@ -35,7 +35,8 @@ impl Address {
 
 fn single(url: &str) -> Result<Address, Fault> {
     let info = url.into_connection_info().map_err(malformed)?;
-    Client::open(info).map(Address::Single).map_err(malformed)
+    let client = Client::open(info).map_err(malformed)?;
+    Ok(Address::Single(Box::new(client)))
 }
 
 /// `//user:password@host1:port,host2:port?protocol=resp3`: every node is reached in the same way.
@@ -63,7 +64,7 @@ fn cluster(scheme: &str, rest: &str) -> Result<Address, Fault> {
         .response_timeout(std::time::Duration::from_secs(3600))
         .build()
         .map_err(malformed)?;
-    Ok(Address::Cluster(client))
+    Ok(Address::Cluster(Box::new(client)))
 }
 
 #[cfg(not(feature = "cluster"))]

@@ -152,9 +152,8 @@ fn a_server_that_is_killed_at_any_moment_yields_no_wrong_value() {
         .unwrap();
     let key = Key::new("table");
     let mut random = 7;
-    for run in 0..12 {
-        let values: [Bytes; 2] = [2 * run, 2 * run + 1]
-            .map(|seed| pattern(seed, (3 << 20) + (run as usize % 3) * (2 << 20)));
+    for (run, more) in (0..12_u64).zip([0, 2 << 20, 4 << 20].into_iter().cycle()) {
+        let values: [Bytes; 2] = [2 * run, 2 * run + 1].map(|seed| pattern(seed, (3 << 20) + more));
         let known = |bytes: &Bytes| values.contains(bytes);
         stored(put(&store, &key, &values[0]).or_else(|_| put(&store, &key, &values[0])));
         random = next(random);
