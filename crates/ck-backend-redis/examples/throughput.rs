@@ -33,7 +33,12 @@ fn main() {
     server.command(&["FLUSHALL"]);
     wire(&server, size);
     server.command(&["FLUSHALL"]);
-    waiting(&store, size);
+    waiting("one value", &store, size);
+    server.command(&["FLUSHALL"]);
+    let small_chunks = RedisBackend::builder(server.url())
+        .single_value_bytes(16 << 20)
+        .chunk_bytes(16 << 20);
+    waiting("chunks of 16 MiB", &small_chunks.build().unwrap(), size);
     server.command(&["FLUSHALL"]);
 
     let bytes = pattern(size);
@@ -138,7 +143,7 @@ fn wire(server: &RedisServer, size: usize) {
 }
 
 /// What opening a small entry takes, alone and beside a transfer.
-fn waiting(store: &RedisBackend, size: usize) {
+fn waiting(form: &str, store: &RedisBackend, size: usize) {
     put(store, "small", &pattern(1_000));
     let large = pattern(size);
     put(store, "large", &large);
@@ -161,7 +166,7 @@ fn waiting(store: &RedisBackend, size: usize) {
             latencies(store, &done, usize::MAX)
         });
         println!(
-            "small read: p50 {:?} p99 {:?} alone ({} reads), p50 {:?} p99 {:?} beside {name} ({} reads)",
+            "small read: p50 {:?} p99 {:?} alone ({} reads), p50 {:?} p99 {:?} beside {name} of {form} ({} reads)",
             idle[idle.len() / 2],
             idle[idle.len() * 99 / 100],
             idle.len(),

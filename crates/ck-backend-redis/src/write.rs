@@ -22,10 +22,10 @@ use crate::store::Store;
 ///
 /// A string that grows by pieces is not copied for each: the server's allocator rounds large blocks up to
 /// four sizes per doubling.
-const PIECE: usize = 512 << 10;
+const PIECE: usize = 128 << 10;
 
 /// How many pieces are under way before the first is acknowledged.
-const IN_FLIGHT: usize = 4;
+const IN_FLIGHT: usize = 8;
 
 /// Transfers up to this size share the connection of the small operations.
 const SMALL: usize = 64 << 10;
