@@ -39,6 +39,15 @@ impl Connection {
         }
     }
 
+    /// Whether commands are sent again by themselves when a node does not answer, perhaps to another one.
+    pub(crate) fn repeats(&self) -> bool {
+        match self {
+            Self::Single(_) => false,
+            #[cfg(feature = "cluster")]
+            Self::Cluster(_) => true,
+        }
+    }
+
     pub(crate) async fn query(&mut self, command: &Cmd) -> Result<Value, Fault> {
         Ok(command.query_async(self).await?)
     }
