@@ -290,9 +290,21 @@ impl Draft {
             }
         }
         let temp = format!("{}:m", self.parts[0].name);
-        let content = Content::AtOnce(&[manifest]);
+        let manifest = [manifest];
+        let content = Content::AtOnce(&manifest);
         let (expiry, mode) = (self.options.expiry, self.options.mode);
-        let done = publish(connection, &self.entry, &temp, &content, expiry, mode).await?;
+        // From here on the chunks may belong to the entry: without an answer only their time to live may
+        // remove them.
+        self.debris = false;
+        let done = match publish(connection, &self.entry, &temp, &content, expiry, mode).await {
+            Err(fault) if fault.is_lost_connection() && self.holds(&manifest[0]).await? => {
+                Done::Yes {
+                    old_manifest: Vec::new(),
+                }
+            }
+            done => done?,
+        };
+        self.debris = !matches!(done, Done::Yes { .. });
         if let Done::Yes { .. } = done {
             // In the order in which the renewal spoke to the server, so that this is the last word.
             let expiry = self.options.expiry;
@@ -307,6 +319,17 @@ impl Draft {
             }
         }
         Ok(done)
+    }
+
+    /// Whether the entry is these very bytes.
+    async fn holds(&self, value: &[u8]) -> Result<bool, Fault> {
+        let entry = &*self.entry;
+        let found = self.store.small(true, |mut connection| async move {
+            let mut command = redis::cmd("GETRANGE");
+            command.arg(entry).arg(0).arg(value.len());
+            crate::connection::bytes(connection.query(&command).await?)
+        });
+        Ok(found.await? == value)
     }
 
     /// Sends the next bytes, at most a piece.
