@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cmd::Cmd;
 use crate::workspace::{read, root, target_dir, write};
-use crate::{Result, unknown_argument};
+use crate::{Result, debian, unknown_argument};
 
 pub(crate) const USAGE: &str = "interop
     Builds `ck` and the examples of ck-codec, and proves, with the Python clients from PyPI
@@ -68,26 +68,7 @@ fn ensure_venv_module() -> Result<()> {
             .args(["-c", "import venv, ensurepip"])
             .succeeds()
     };
-    if present() {
-        return Ok(());
-    }
-    let by_hand = "python3 with its venv module is needed: install python3-venv";
-    if Cmd::new("id").arg("-u").output()?.trim() != "0" {
-        return Err(by_hand.to_owned());
-    }
-    let apt = |args: &[&str]| {
-        Cmd::new("apt-get")
-            .args(args)
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .run()
-    };
-    apt(&["update"])?;
-    apt(&["install", "--yes", "python3-venv"])?;
-    if present() {
-        Ok(())
-    } else {
-        Err(by_hand.to_owned())
-    }
+    debian::install(&["python3-venv"], present)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 mod ci;
 mod cmd;
+mod debian;
 mod interop;
 mod memtest;
 mod report;

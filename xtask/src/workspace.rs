@@ -129,9 +129,10 @@ impl Metadata {
         Some(metadata)
     }
 
-    /// The library crates of the project.
+    /// The library crates of the project, for others to use.
     pub(crate) fn libraries(&self) -> impl Iterator<Item = &Package> {
-        self.members.iter().filter(|package| package.is_library)
+        let is_ours = |package: &&Package| package.is_library && package.name.starts_with("ck-");
+        self.members.iter().filter(is_ours)
     }
 }
 

@@ -9,6 +9,8 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("ck-codec", &["ck-core", "ck-arrow"]),
     ("ck-l1", &["ck-core"]),
     ("ck-backend-file", &["ck-core"]),
+    ("ck-backend-redis", &["ck-core", "ck-frame"]),
+    ("ck-backend-memcached", &["ck-core", "ck-frame"]),
     (
         "ck-cache",
         &[
@@ -35,6 +37,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
         "memcases",
         &["ck-core", "ck-arrow", "ck-backend-file", "ck-cache"],
     ),
+    ("testkit", &[]),
     ("xtask", &[]),
 ];
 

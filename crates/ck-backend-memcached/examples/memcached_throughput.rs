@@ -1,5 +1,5 @@
 //! How fast a large entry is written and read, beside the bare `memcache` client that does the same with
-//! the same chunks: `cargo run --release -p ck-backend-memcached --example throughput [MiB] [connections]`.
+//! the same chunks: `cargo run --release -p ck-backend-memcached --example memcached_throughput [MiB] [connections]`.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,

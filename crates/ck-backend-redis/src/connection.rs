@@ -1,0 +1,151 @@
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisFuture, Value};
+
+use crate::address::Address;
+#[cfg(feature = "cluster")]
+use crate::engine::Task;
+use crate::error::Fault;
+
+/// A connection to one server, or connections to all nodes of a cluster. Clones share it; what is asked
+/// first is answered first.
+///
+/// It has no deadlines of its own: every operation has one for all that it does.
+#[derive(Clone)]
+pub(crate) enum Connection {
+    Single(MultiplexedConnection),
+    #[cfg(feature = "cluster")]
+    Cluster(redis::cluster_async::ClusterConnection),
+}
+
+impl Connection {
+    pub(crate) async fn open(address: &Address) -> Result<Self, Fault> {
+        let mut connection = match address {
+            Address::Single(client) => {
+                let config = AsyncConnectionConfig::new()
+                    .set_connection_timeout(None)
+                    .set_response_timeout(None);
+                let open = client.get_multiplexed_async_connection_with_config(&config);
+                Self::Single(open.await?)
+            }
+            #[cfg(feature = "cluster")]
+            Address::Cluster(client) => Self::Cluster(client.get_async_connection().await?),
+        };
+        // The client asks nothing when the URL has no password, and takes a refused `MULTI` badly: in
+        // builds that check arithmetic the connection's task ends (redis 1.8).
+        match connection.query(&redis::cmd("PING")).await {
+            Err(fault) if fault.is_authentication() || fault.is_lost_connection() => Err(fault),
+            // Whatever else there is to say is said to the command that matters.
+            _ => Ok(connection),
+        }
+    }
+
+    /// Whether commands are sent again by themselves when a node does not answer, perhaps to another one.
+    pub(crate) fn repeats(&self) -> bool {
+        match self {
+            Self::Single(_) => false,
+            #[cfg(feature = "cluster")]
+            Self::Cluster(_) => true,
+        }
+    }
+
+    pub(crate) async fn query(&mut self, command: &Cmd) -> Result<Value, Fault> {
+        Ok(command.query_async(self).await?)
+    }
+
+    /// The answers to commands about any keys, in no common moment.
+    pub(crate) async fn query_each(&mut self, commands: Vec<Cmd>) -> Result<Vec<Value>, Fault> {
+        /// Questions to the nodes of a cluster at a time.
+        #[cfg(feature = "cluster")]
+        const IN_FLIGHT: usize = 32;
+
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        #[cfg(feature = "cluster")]
+        if let Self::Cluster(_) = self {
+            let mut answers = Vec::with_capacity(commands.len());
+            let mut asked = std::collections::VecDeque::new();
+            for command in commands {
+                let mut connection = self.clone();
+                asked.push_back(Task::spawn(async move { connection.query(&command).await }));
+                if asked.len() == IN_FLIGHT
+                    && let Some(first) = asked.pop_front()
+                {
+                    answers.push(first.join().await??);
+                }
+            }
+            for question in asked {
+                answers.push(question.join().await??);
+            }
+            return Ok(answers);
+        }
+        let mut pipeline = redis::pipe();
+        for command in commands {
+            pipeline.add_command(command);
+        }
+        self.query_all(&pipeline).await
+    }
+
+    /// The answers of a transaction or a pipeline, one for each command.
+    pub(crate) async fn query_all(&mut self, commands: &Pipeline) -> Result<Vec<Value>, Fault> {
+        match commands.query_async(self).await? {
+            Value::Array(values) => Ok(values),
+            _ => Err(Fault::Reply {
+                wanted: "the answers of a transaction",
+            }),
+        }
+    }
+}
+
+impl ConnectionLike for Connection {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        match self {
+            Self::Single(connection) => connection.req_packed_command(cmd),
+            #[cfg(feature = "cluster")]
+            Self::Cluster(connection) => connection.req_packed_command(cmd),
+        }
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        match self {
+            Self::Single(connection) => connection.req_packed_commands(pipeline, offset, count),
+            #[cfg(feature = "cluster")]
+            Self::Cluster(connection) => connection.req_packed_commands(pipeline, offset, count),
+        }
+    }
+
+    fn get_db(&self) -> i64 {
+        match self {
+            Self::Single(connection) => connection.get_db(),
+            #[cfg(feature = "cluster")]
+            Self::Cluster(connection) => connection.get_db(),
+        }
+    }
+}
+
+/// A number.
+pub(crate) fn int(value: &Value) -> Result<i64, Fault> {
+    match value {
+        Value::Int(number) => Ok(*number),
+        _ => Err(Fault::Reply { wanted: "a number" }),
+    }
+}
+
+/// A length.
+pub(crate) fn length(value: &Value) -> Result<u64, Fault> {
+    u64::try_from(int(value)?).map_err(|_| Fault::Reply { wanted: "a length" })
+}
+
+/// Bytes; none where there is nothing.
+pub(crate) fn bytes(value: Value) -> Result<Vec<u8>, Fault> {
+    match value {
+        Value::BulkString(bytes) => Ok(bytes),
+        Value::Nil => Ok(Vec::new()),
+        _ => Err(Fault::Reply { wanted: "bytes" }),
+    }
+}

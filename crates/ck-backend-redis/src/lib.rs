@@ -1,0 +1,48 @@
+//! Redis as a store of the `ck` cache: [`RedisBackend`] implements [`ck_core::Backend`].
+//!
+//! - An entry is one string under its key, the bytes that the existing Python client reads and writes.
+//!   Above a threshold it becomes chunks under a manifest, spread over the slots of a cluster.
+//! - Writes are streamed in pieces to a temporary key and published by one atomic step: readers see the
+//!   old entry, the new one, or none. What a failed or killed writer leaves behind dies by its own short
+//!   time to live.
+//! - Reads fetch the ranges that are asked for. Each answer carries proof of which entry it belongs to, so
+//!   that a replaced entry is an error and never a mixture.
+//! - Large transfers go in small pieces over connections of their own: operations on small entries wait
+//!   for none of them.
+//! - Every operation has a deadline that grows with its bytes. After an outage the next operation
+//!   connects again.
+//!
+//! All network traffic runs on two threads of the store itself, so its futures can be polled by any
+//! executor, and `block_on` from plain threads works too.
+//!
+//! # Servers
+//!
+//! Redis 6.2 or later, or a server that speaks its protocol, with `EVAL` allowed: publishing, discarding
+//! and leases are short scripts on one key.
+//!
+//! # Features
+//!
+//! - `cluster` (default): `redis-cluster://` URLs.
+//! - `tls` (default): `rediss://` and `rediss-cluster://` URLs, over rustls.
+#![forbid(unsafe_code)]
+
+mod address;
+mod aligned;
+mod backend;
+mod builder;
+mod catalogue;
+mod connection;
+mod engine;
+mod error;
+mod found;
+mod identity;
+mod lease;
+mod name;
+mod pool;
+mod publish;
+mod read;
+mod store;
+mod write;
+
+pub use backend::RedisBackend;
+pub use builder::RedisBackendBuilder;

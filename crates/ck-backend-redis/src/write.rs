@@ -1,0 +1,529 @@
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ck_core::{BoxFuture, EntryWriter, Outcome, Rejection, Result, WriteOptions};
+use ck_frame::Manifest;
+
+use crate::catalogue::limit_bytes;
+use crate::connection::{Connection, int, length};
+use crate::engine::Task;
+use crate::error::Fault;
+use crate::name;
+use crate::pool::Borrowed;
+use crate::publish::{Content, Done, Parts, publish, unix_millis};
+use crate::read::PREFIX;
+use crate::store::Store;
+
+/// The most bytes that are sent at a time. The server answers nobody else while it takes them, and the
+/// client holds each three times on the way.
+///
+/// A string that grows by pieces is not copied for each of them: the server's allocator rounds large blocks up
+/// to four sizes per doubling. It moves the string to fresh memory at each of these sizes, some five times its
+/// length in all.
+const PIECE: usize = 256 << 10;
+
+/// How many pieces are under way before the first is acknowledged.
+const IN_FLIGHT: usize = 4;
+
+/// Transfers up to this size share the connection of the small operations.
+const SMALL: usize = 64 << 10;
+
+/// An entry being written. The work is done on the store's threads, and what is half done goes with it
+/// when the caller goes away.
+pub(crate) struct Writer {
+    store: Arc<Store>,
+    entry: Arc<str>,
+    /// `None` after a failure.
+    draft: Option<Draft>,
+}
+
+impl Writer {
+    pub(crate) fn create(
+        store: &Arc<Store>,
+        entry: String,
+        options: WriteOptions,
+    ) -> Result<ControlFlow<Rejection, Self>, Fault> {
+        let entry: Arc<str> = entry.into();
+        let draft = Draft {
+            store: Arc::clone(store),
+            entry: Arc::clone(&entry),
+            options,
+            generation: name::random()?,
+            pending: VecDeque::new(),
+            pending_len: 0,
+            total: options.head_len as u64,
+            parts: Vec::new(),
+            connection: None,
+            flights: VecDeque::new(),
+            renewal: None,
+            debris: false,
+        };
+        Ok(match draft.refusal(options.size_hint.unwrap_or(0)) {
+            Some(rejection) => ControlFlow::Break(rejection),
+            None => ControlFlow::Continue(Self {
+                store: Arc::clone(store),
+                entry,
+                draft: Some(draft),
+            }),
+        })
+    }
+}
+
+impl EntryWriter for Writer {
+    fn write(&mut self, parts: Vec<Bytes>) -> BoxFuture<'_, Result<ControlFlow<Rejection>>> {
+        let draft = self.draft.take();
+        let bytes = draft.as_ref().map_or(0, Draft::unsent) + sum(&parts);
+        let work = async move {
+            let mut draft = draft.ok_or(Fault::WriterBroken)?;
+            let flow = draft.write(parts).await?;
+            Ok((draft, flow))
+        };
+        Box::pin(async move {
+            let (draft, flow) = self.store.run(&self.entry, bytes, work).await?;
+            // After a rejection there is nothing more to do than to clean up.
+            self.draft = flow.is_continue().then_some(draft);
+            Ok(flow)
+        })
+    }
+
+    fn commit(mut self: Box<Self>, head: Bytes) -> BoxFuture<'static, Result<Outcome>> {
+        let draft = self.draft.take();
+        let bytes = draft.as_ref().map_or(0, Draft::unsent);
+        let work = async move { draft.ok_or(Fault::WriterBroken)?.commit(head).await };
+        Box::pin(async move { self.store.run(&self.entry, bytes, work).await })
+    }
+}
+
+struct Draft {
+    store: Arc<Store>,
+    entry: Arc<str>,
+    options: WriteOptions,
+    generation: u128,
+    /// Taken, and not yet sent.
+    pending: VecDeque<Bytes>,
+    pending_len: usize,
+    /// Bytes of the entry so far, head included.
+    total: u64,
+    parts: Vec<Part>,
+    connection: Option<Borrowed>,
+    flights: VecDeque<Task<Result<(), Fault>>>,
+    /// Keeps what is written alive while the caller makes the next bytes.
+    renewal: Option<Task<()>>,
+    /// Whether there may be something on the server that nobody needs.
+    debris: bool,
+}
+
+/// A temporary key.
+struct Part {
+    name: Arc<str>,
+    len: u64,
+    limit: u64,
+}
+
+impl Draft {
+    fn unsent(&self) -> u64 {
+        (self.pending_len + self.flights.len() * PIECE) as u64
+    }
+
+    /// Why an entry of so many bytes is not taken.
+    fn refusal(&self, bytes: u64) -> Option<Rejection> {
+        let limit = self.store.settings.value_limit_bytes;
+        (bytes > limit).then_some(Rejection::ValueTooLarge { bytes, limit })
+    }
+
+    /// How much is gathered before it is sent: all of an entry that has less is published at once.
+    fn piece(&self) -> usize {
+        let single = usize::try_from(self.store.settings.single_value_bytes);
+        single.unwrap_or(PIECE).min(PIECE)
+    }
+
+    async fn write(&mut self, parts: Vec<Bytes>) -> Result<ControlFlow<Rejection>, Fault> {
+        self.total += sum(&parts);
+        if let Some(rejection) = self.refusal(self.total) {
+            return Ok(ControlFlow::Break(rejection));
+        }
+        for part in parts {
+            self.pending_len += part.len();
+            self.pending.push_back(part);
+            while self.pending_len >= self.piece() {
+                let sent = self.send_piece().await;
+                if let Some(rejection) = self.no_room(sent).await? {
+                    return Ok(ControlFlow::Break(rejection));
+                }
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    async fn commit(mut self, head: Bytes) -> Result<Outcome, Fault> {
+        let promised = self.options.head_len;
+        if head.len() != promised {
+            return Err(Fault::HeadLength {
+                promised,
+                got: head.len(),
+            });
+        }
+        let published = if self.parts.is_empty() {
+            self.publish_at_once(head).await
+        } else {
+            self.publish_written(&head).await
+        };
+        let outcome = published.as_ref().map(|_| ()).map_err(Clone::clone);
+        if let Some(rejection) = self.no_room(outcome).await? {
+            return Ok(Outcome::Rejected(rejection));
+        }
+        match published? {
+            Done::Yes { old_manifest } => {
+                self.debris = false;
+                self.store.drop_parts(&self.entry, &old_manifest);
+                let bytes = self.total;
+                Ok(Outcome::Stored { bytes })
+            }
+            Done::No => Ok(Outcome::Rejected(Rejection::Superseded)),
+            Done::Lost => Err(Fault::PartLost),
+        }
+    }
+
+    /// Turns "the server has no room" into a rejection.
+    async fn no_room(&self, outcome: Result<(), Fault>) -> Result<Option<Rejection>, Fault> {
+        match outcome {
+            Ok(()) => Ok(None),
+            Err(fault) if fault.is_out_of_memory() => Ok(Some(Rejection::StoreFull {
+                bytes: self.total,
+                limit: limit_bytes(&self.store).await?,
+            })),
+            Err(fault) if fault.is_too_long() => Ok(Some(Rejection::ValueTooLarge {
+                bytes: self.total,
+                limit: self.parts.last().map_or(0, |part| part.len),
+            })),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// An entry of which nothing was sent yet: one command.
+    async fn publish_at_once(&mut self, head: Bytes) -> Result<Done, Fault> {
+        self.pending.push_front(head);
+        let bytes = self.pending.make_contiguous();
+        let temp = name::of_part(&self.store.settings.prefix, &self.entry, self.generation, 0);
+        let (expiry, mode) = (self.options.expiry, self.options.mode);
+        let (entry, temp, bytes) = (&*self.entry, &*temp, &*bytes);
+        // Not done twice: under a mode the second time would find the first one's entry.
+        let work = |mut connection: Connection| async move {
+            let content = Content::AtOnce(bytes);
+            publish(&mut connection, entry, temp, &content, expiry, mode).await
+        };
+        if bytes.iter().map(Bytes::len).sum::<usize>() <= SMALL {
+            self.store.small(false, work).await
+        } else {
+            let borrowed = self.store.live_bulk().await?;
+            let done = work(borrowed.clone()).await?;
+            borrowed.give_back();
+            Ok(done)
+        }
+    }
+
+    async fn publish_written(&mut self, head: &[u8]) -> Result<Done, Fault> {
+        while self.pending_len > 0 {
+            self.send_piece().await?;
+        }
+        while let Some(flight) = self.flights.pop_front() {
+            flight.join().await??;
+        }
+        if let Some(renewal) = self.renewal.take() {
+            renewal.end().await;
+        }
+        let Some(mut connection) = self.connection.take() else {
+            return Err(Fault::WriterBroken);
+        };
+        let done = if let [part] = &self.parts[..] {
+            let total = part.len;
+            let content = Content::Written { total, head };
+            let (expiry, mode) = (self.options.expiry, self.options.mode);
+            publish(
+                &mut connection,
+                &self.entry,
+                &part.name,
+                &content,
+                expiry,
+                mode,
+            )
+            .await?
+        } else {
+            self.publish_chunks(&mut connection, head).await?
+        };
+        connection.give_back();
+        Ok(done)
+    }
+
+    /// Publishes a manifest, and only then lets the chunks live as long as it: a writer that is killed
+    /// in between leaves nothing for long.
+    async fn publish_chunks(
+        &mut self,
+        connection: &mut Connection,
+        head: &[u8],
+    ) -> Result<Done, Fault> {
+        let lengths = self.parts.iter().map(|part| u32::try_from(part.len));
+        let lengths: Vec<_> = lengths.collect::<Result<_, _>>().map_err(unwritable)?;
+        let manifest = Manifest::new(self.generation, lengths).map_err(unwritable)?;
+        let manifest = manifest.encode().map_err(unwritable)?;
+        if manifest.len() > PREFIX {
+            return Err(unwritable("too many chunks; raise `chunk_bytes`"));
+        }
+        let mut commands = Vec::with_capacity(self.parts.len());
+        for (index, part) in self.parts.iter().enumerate() {
+            let mut command = redis::cmd("STRLEN");
+            if index == 0 && !head.is_empty() {
+                command = redis::cmd("SETRANGE");
+                command.arg(&*part.name).arg(0).arg(head);
+            } else {
+                command.arg(&*part.name);
+            }
+            commands.push(command);
+        }
+        let answers = connection.query_each(commands).await?;
+        for (part, answer) in self.parts.iter().zip(&answers) {
+            if length(answer)? != part.len {
+                return Ok(Done::Lost);
+            }
+        }
+        let temp = format!("{}:m", self.parts[0].name);
+        let manifest = [manifest];
+        let content = Content::AtOnce(&manifest);
+        let (expiry, mode) = (self.options.expiry, self.options.mode);
+        // From here on the chunks may belong to the entry: without an answer only their time to live may
+        // remove them.
+        self.debris = false;
+        let done = match publish(connection, &self.entry, &temp, &content, expiry, mode).await {
+            Err(fault) if fault.is_lost_connection() && self.holds(&manifest[0]).await? => {
+                Done::Yes {
+                    old_manifest: Vec::new(),
+                }
+            }
+            done => done?,
+        };
+        self.debris = !matches!(done, Done::Yes { .. });
+        if let Done::Yes { .. } = done {
+            // In the order in which the renewal spoke to the server, so that this is the last word.
+            let expiry = self.options.expiry;
+            let parts = self.parts.iter();
+            let commands: Vec<_> = parts.map(|part| expire(&part.name, expiry)).collect();
+            let extended = self.store.small(true, |mut connection| {
+                let commands = commands.clone();
+                async move { connection.query_each(commands).await }
+            });
+            for answer in extended.await? {
+                int(&answer)?;
+            }
+        }
+        Ok(done)
+    }
+
+    /// Whether the entry is these very bytes.
+    async fn holds(&self, value: &[u8]) -> Result<bool, Fault> {
+        let entry = &*self.entry;
+        let found = self.store.small(true, |mut connection| async move {
+            let mut command = redis::cmd("GETRANGE");
+            command.arg(entry).arg(0).arg(value.len());
+            crate::connection::bytes(connection.query(&command).await?)
+        });
+        Ok(found.await? == value)
+    }
+
+    /// Sends the next bytes, at most a piece.
+    async fn send_piece(&mut self) -> Result<(), Fault> {
+        let settings = &self.store.settings;
+        let first = self.parts.last().is_none_or(|part| part.len >= part.limit);
+        if first {
+            let index = self.parts.len();
+            let hint = self.options.size_hint.unwrap_or(0);
+            let (limit, len) = match index {
+                // The head goes to where it belongs at the end.
+                0 if hint > settings.single_value_bytes => {
+                    (settings.chunk_bytes, self.options.head_len as u64)
+                }
+                0 => (settings.single_value_bytes, self.options.head_len as u64),
+                _ => (settings.chunk_bytes, 0),
+            };
+            let name = name::of_part(&settings.prefix, &self.entry, self.generation, index);
+            self.parts.push(Part {
+                name: name.into(),
+                len,
+                limit: limit.max(len + 1),
+            });
+        }
+        let Some(part) = self.parts.last_mut() else {
+            return Err(Fault::WriterBroken);
+        };
+        let room = usize::try_from(part.limit - part.len).unwrap_or(usize::MAX);
+        let len = self.pending_len.min(PIECE).min(room);
+        let piece = Piece {
+            name: Arc::clone(&part.name),
+            at: part.len,
+            bytes: take(&mut self.pending, len),
+            ttl_ms: settings.temp_ttl_ms,
+            first,
+        };
+        self.pending_len -= len;
+        part.len += len as u64;
+        self.debris = true;
+        let connection = match &self.connection {
+            Some(borrowed) => borrowed,
+            None => {
+                let borrowed = self.store.live_bulk().await?;
+                self.renewal = Some(self.renew());
+                self.connection.insert(borrowed)
+            }
+        };
+        let connection: Connection = Connection::clone(connection);
+        if piece.first || connection.repeats() {
+            // The key is there, and mortal, before anything else is written to it.
+            return piece.send(connection).await;
+        }
+        self.flights.push_back(Task::spawn(piece.send(connection)));
+        if self.flights.len() >= IN_FLIGHT
+            && let Some(flight) = self.flights.pop_front()
+        {
+            flight.join().await??;
+        }
+        Ok(())
+    }
+
+    /// Renews the time to live of what is written, until it is dropped.
+    fn renew(&self) -> Task<()> {
+        let store = Arc::clone(&self.store);
+        let (entry, generation) = (Arc::clone(&self.entry), self.generation);
+        let ttl_ms = store.settings.temp_ttl_ms;
+        Task::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(ttl_ms / 3)).await;
+                // Keys that are not there yet are not made.
+                for index in 0.. {
+                    let name = name::of_part(&store.settings.prefix, &entry, generation, index);
+                    let renew = store.small(true, |mut connection| {
+                        let command = redis::cmd("PEXPIRE").arg(&name).arg(ttl_ms).take();
+                        async move { int(&connection.query(&command).await?) }
+                    });
+                    match tokio::time::timeout(store.settings.deadline(0), renew).await {
+                        Ok(Ok(1)) => {}
+                        // The end of the parts, or an outage: the next round tries again.
+                        _ => break,
+                    }
+                }
+            }
+        })
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.debris {
+            return;
+        }
+        let names: Vec<_> = self
+            .parts
+            .iter()
+            .map(|part| Arc::clone(&part.name))
+            .collect();
+        let flights = std::mem::take(&mut self.flights);
+        let (renewal, connection) = (self.renewal.take(), self.connection.take());
+        let store = Arc::clone(&self.store);
+        let deadline = self.store.settings.deadline(0);
+        self.store.engine.detach(deadline, async move {
+            for flight in flights {
+                flight.end().await;
+            }
+            if let Some(renewal) = renewal {
+                renewal.end().await;
+            }
+            let unlink = |name: &Arc<str>| redis::cmd("UNLINK").arg(&**name).take();
+            let commands: Vec<_> = names.iter().map(unlink).collect();
+            let removed = match connection {
+                // Over the same connection, so that no piece arrives after it.
+                Some(mut connection) => {
+                    let removed = connection.query_each(commands).await;
+                    removed.map(|_| connection.give_back())
+                }
+                None => {
+                    let remove = store.small(true, |mut connection| {
+                        let commands = commands.clone();
+                        async move { connection.query_each(commands).await }
+                    });
+                    remove.await.map(|_| ())
+                }
+            };
+            if let Err(fault) = removed {
+                tracing::debug!(%fault, "what a writer left dies by its time to live");
+            }
+        });
+    }
+}
+
+/// Bytes on their way to a temporary key.
+struct Piece {
+    name: Arc<str>,
+    at: u64,
+    bytes: Vec<Bytes>,
+    ttl_ms: u64,
+    first: bool,
+}
+
+impl Piece {
+    async fn send(self, mut connection: Connection) -> Result<(), Fault> {
+        let repeats = connection.repeats();
+        let len: usize = self.bytes.iter().map(Bytes::len).sum();
+        let mut write = redis::Cmd::with_capacity(4, len + self.name.len() + 40);
+        write.arg("SETRANGE").arg(&*self.name).arg(self.at);
+        write.arg(Parts(&self.bytes));
+        drop(self.bytes);
+        let mut pipeline = redis::pipe();
+        pipeline.atomic().cmd("STRLEN").arg(&*self.name);
+        pipeline.add_command(write);
+        pipeline.cmd("PEXPIRE").arg(&*self.name).arg(self.ttl_ms);
+        let answers = connection.query_all(&pipeline).await?;
+        // A key that was evicted meanwhile would be made anew, with zeros where its bytes were.
+        let before = answers.first().map(length).transpose()?.unwrap_or(0);
+        let sound = if repeats {
+            // A cluster that fails over may lose what was acknowledged. The same piece may be sent twice.
+            let start = if self.first { 0 } else { self.at };
+            before == start || before == self.at + len as u64
+        } else {
+            before > 0 || self.first
+        };
+        if sound { Ok(()) } else { Err(Fault::PartLost) }
+    }
+}
+
+/// The command that lets a key live until then.
+pub(crate) fn expire(name: &str, expiry: ck_core::Expiry) -> redis::Cmd {
+    if expiry.is_never() {
+        return redis::cmd("PERSIST").arg(name).take();
+    }
+    let mut command = redis::cmd("PEXPIREAT");
+    command.arg(name).arg(unix_millis(expiry)).take()
+}
+
+/// Takes the first `len` bytes.
+fn take(from: &mut VecDeque<Bytes>, mut len: usize) -> Vec<Bytes> {
+    let mut taken = Vec::new();
+    while len > 0
+        && let Some(mut part) = from.pop_front()
+    {
+        if part.len() > len {
+            from.push_front(part.split_off(len));
+        }
+        len -= part.len();
+        taken.push(part);
+    }
+    taken
+}
+
+fn sum(parts: &[Bytes]) -> u64 {
+    parts.iter().map(|part| part.len() as u64).sum()
+}
+
+fn unwritable(error: impl std::fmt::Display) -> Fault {
+    Fault::Manifest(error.to_string())
+}

@@ -1,0 +1,29 @@
+//! What tests need of the system.
+
+use crate::Result;
+use crate::cmd::Cmd;
+
+/// Installs Debian packages unless what they bring is `present`; without the rights for that, says which.
+pub(crate) fn install(packages: &[&str], present: impl Fn() -> bool) -> Result<()> {
+    if present() {
+        return Ok(());
+    }
+    let by_hand = || {
+        let packages = packages.join(" ");
+        Err(format!(
+            "Debian packages are needed: apt-get install {packages}"
+        ))
+    };
+    if Cmd::new("id").arg("-u").output()?.trim() != "0" {
+        return by_hand();
+    }
+    let apt = |args: &[&str]| {
+        Cmd::new("apt-get")
+            .args(args)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .run()
+    };
+    apt(&["update"])?;
+    apt(&[&["install", "--yes"], packages].concat())?;
+    if present() { Ok(()) } else { by_hand() }
+}
