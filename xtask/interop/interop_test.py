@@ -1,4 +1,4 @@
-"""Each side reads what the other writes, sees its expiry, its touches and its deletions."""
+"""In a directory each side reads what the other writes, sees its expiry, its touches and its deletions."""
 
 import datetime
 import json
@@ -14,7 +14,7 @@ from cachekit import cache
 from cachekit.serializers.arrow_serializer import ArrowSerializer
 from cachekit.serializers.standard_serializer import StandardSerializer
 from cachekit.serializers.wrapper import SerializationWrapper
-from sides import COMPRESSIONS, CORRUPT, MISS, OTHER, Ck, Python
+from sides import COMPRESSIONS, CORRUPT, MISS, OTHER, Ck, PythonFiles
 from tables import all_tables, multiindex_frame, numeric, same, strings, wide
 
 
@@ -24,8 +24,8 @@ class Interop(unittest.TestCase):
         self.addCleanup(scratch.cleanup)
         self.store = Path(scratch.name) / "store"
         self.store.mkdir(mode=0o700)
-        self.python = Python(self.store)
-        self.ck = Ck(self.store, Path(scratch.name))
+        self.python = PythonFiles(self.store)
+        self.ck = Ck(f"file:{self.store}", Path(scratch.name))
 
     def assert_same(self, got: pa.Table | None, expected: pa.Table):
         self.assertIsNotNone(got, "a miss")
@@ -158,7 +158,7 @@ class Removal(Interop):
     def test_the_store_stays_usable_after_python_evicts(self):
         for i in range(8):
             self.ck.write(f"by ck {i}", wide(1 << 20), "none")
-        Python(self.store, max_size_mb=4).write("by python", wide(1 << 20), "none")
+        PythonFiles(self.store, max_size_mb=4).write("by python", wide(1 << 20), "none")
         self.assertIsNone(self.ck.read("by ck 0"))
         self.assert_same(self.ck.read("by ck 7"), wide(1 << 20))
         self.assert_same(self.ck.read("by python"), wide(1 << 20))

@@ -9,6 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 from cachekit.backends.file import FileBackend
 from cachekit.backends.file.config import FileBackendConfig
+from cachekit.backends.memcached import MemcachedBackend
+from cachekit.backends.redis.backend import RedisBackend
 from cachekit.cache_handler import CacheSerializationHandler
 from cachekit.serializers.arrow_serializer import ArrowSerializer
 from cachekit.serializers.wrapper import SerializationWrapper
@@ -20,31 +22,20 @@ DONE, OTHER, USAGE, MISS, CORRUPT, UNREACHABLE = range(6)
 
 
 class Python:
-    """The client's file backend and Arrow serializer on one directory."""
+    """The client's serializers over one of its backends."""
 
-    def __init__(self, directory: Path, max_size_mb: int = 1024):
-        config = FileBackendConfig(cache_dir=directory, max_size_mb=max_size_mb, max_value_mb=max_size_mb // 2)
-        self.backend = Recording(config)
+    def __init__(self, backend):
+        self.backend = backend
 
     def write(self, key: str, table: pa.Table, compression: str, ttl: int | None = None) -> None:
         """The buffered way: the whole value, then `set`."""
         value = _handler(compression).serialize_data(table, cache_key=key)
         self.backend.set(key, value, ttl)
 
-    def write_streamed(self, key: str, table: pa.Table, compression: str, ttl: int | None = None) -> None:
-        """The streamed way: record batches straight into the file."""
-        handler = _handler(compression)
-        self.backend.set_streaming(key, lambda sink: handler.write_serialized_to(sink, table), ttl)
-
     def read(self, key: str) -> pa.Table | None:
         """The buffered way."""
         value = self.backend.get(key)
         return None if value is None else _decode(value)
-
-    def read_mapped(self, key: str) -> pa.Table | None:
-        """The mapped way."""
-        handle = self.backend.get_buffer(key)
-        return None if handle is None else _decode(handle.view)
 
     def write_value(self, key: str, value, ttl: int | None = None, checked: bool = True) -> None:
         """By the default serializer."""
@@ -57,30 +48,58 @@ class Python:
         assert value is not None, "a miss"
         return CacheSerializationHandler().deserialize_data(value, cache_key=key)
 
-    def ttl(self, key: str) -> int | None:
-        return asyncio.run(self.backend.get_ttl(key))
-
     def touch(self, key: str, ttl: int) -> bool:
         return asyncio.run(self.backend.refresh_ttl(key, ttl))
+
+
+class PythonFiles(Python):
+    """The client over a directory."""
+
+    def __init__(self, directory: Path, max_size_mb: int = 1024):
+        config = FileBackendConfig(cache_dir=directory, max_size_mb=max_size_mb, max_value_mb=max_size_mb // 2)
+        super().__init__(RecordingFiles(config))
+
+    def write_streamed(self, key: str, table: pa.Table, compression: str, ttl: int | None = None) -> None:
+        """The streamed way: record batches straight into the file."""
+        handler = _handler(compression)
+        self.backend.set_streaming(key, lambda sink: handler.write_serialized_to(sink, table), ttl)
+
+    def read_mapped(self, key: str) -> pa.Table | None:
+        """The mapped way."""
+        handle = self.backend.get_buffer(key)
+        return None if handle is None else _decode(handle.view)
+
+    def ttl(self, key: str) -> int | None:
+        return asyncio.run(self.backend.get_ttl(key))
 
     def path(self, key: str) -> Path:
         return Path(self.backend._key_to_path(key))
 
 
-class Recording(FileBackend):
-    """The file backend, remembering the keys that the decorator makes up."""
+class Recording:
+    """A backend that remembers the keys that the decorator makes up."""
 
-    def __init__(self, config):
-        super().__init__(config)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         self.keys: list[str] = []
 
     def set(self, key, value, ttl=None):
         self.keys.append(key)
         super().set(key, value, ttl)
 
+
+class RecordingFiles(Recording, FileBackend):
     def set_streaming(self, key, write_payload, ttl=None):
         self.keys.append(key)
         super().set_streaming(key, write_payload, ttl)
+
+
+class RecordingRedis(Recording, RedisBackend):
+    pass
+
+
+class RecordingMemcached(Recording, MemcachedBackend):
+    pass
 
 
 def _handler(compression: str) -> CacheSerializationHandler:
@@ -94,10 +113,10 @@ def _decode(value) -> pa.Table:
 
 
 class Ck:
-    """The command on one directory."""
+    """The command on one store."""
 
-    def __init__(self, directory: Path, scratch: Path):
-        self.store = f"file:{directory}"
+    def __init__(self, store: str, scratch: Path):
+        self.store = store
         self.scratch = scratch
 
     def run(self, *args: str, text: str = "") -> subprocess.CompletedProcess:

@@ -3,6 +3,20 @@
 use crate::Result;
 use crate::cmd::Cmd;
 
+/// Installs the servers that tests and measurements start.
+pub(crate) fn servers() -> Result<()> {
+    install(&["redis-server", "memcached"], || {
+        let programs = [
+            ("redis-server", "--version"),
+            ("redis-cli", "--version"),
+            ("memcached", "-V"),
+        ];
+        let answers =
+            |&(program, version): &(&str, &str)| Cmd::new(program).arg(version).succeeds();
+        programs.iter().all(answers)
+    })
+}
+
 /// Installs Debian packages unless what they bring is `present`; without the rights for that, says which.
 pub(crate) fn install(packages: &[&str], present: impl Fn() -> bool) -> Result<()> {
     if present() {

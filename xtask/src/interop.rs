@@ -16,6 +16,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     if let Some(arg) = args.first() {
         return Err(unknown_argument(arg));
     }
+    debian::servers()?;
     Cmd::cargo()
         .args(["build", "--release", "--package", "ck-cli"])
         .run()?;

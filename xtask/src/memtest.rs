@@ -16,7 +16,7 @@ use self::verdict::Run;
 use crate::cmd::Cmd;
 use crate::report::{self, Table};
 use crate::workspace::{read, root, target_dir};
-use crate::{Result, unknown_argument};
+use crate::{Result, debian, unknown_argument};
 
 pub(crate) const USAGE: &str = "memtest [--quick | --huge] [--case PATTERN] [--json]
     Measures the memory of each stage in a process of its own, at 64 MiB, 256 MiB and 1 GiB
@@ -37,6 +37,7 @@ struct Options {
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let options = Options::parse(args)?;
     let ceilings = Ceilings::parse(&read(&root().join("xtask/ceilings.toml"))?)?;
+    debian::servers()?;
     let programs = Programs::build()?;
     let cases = programs.cases()?;
     let chosen: Vec<&Case> = cases

@@ -3,7 +3,8 @@ use crate::{Result, debian};
 
 pub(crate) const USAGE: &str = "test [ARGS]
     Runs every test of the workspace with all features, documentation included, with
-    cargo-nextest where it is installed. Servers that tests start are installed where that is allowed. ARGS go to the test runner, a part of a name for one.
+    cargo-nextest where it is installed. Servers that tests start are installed where that is allowed.
+    ARGS go to the test runner, a part of a name for one.
 ";
 
 pub(crate) fn run(args: &[String]) -> Result<()> {
@@ -15,7 +16,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
 
 /// Runs all tests; the lines are the runners' own summaries.
 pub(crate) fn all(args: &[String]) -> (Vec<String>, Result<()>) {
-    if let Err(error) = debian::install(&["redis-server", "memcached"], has_servers) {
+    if let Err(error) = debian::servers() {
         return (Vec::new(), Err(error));
     }
     let scope = ["--workspace", "--all-features", "--no-fail-fast"];
@@ -39,19 +40,6 @@ pub(crate) fn all(args: &[String]) -> (Vec<String>, Result<()>) {
         .tee(is_summary);
     summary.extend(doc_summary);
     (summary, tests.and(doc_tests))
-}
-
-/// The servers that tests start.
-fn has_servers() -> bool {
-    let programs = ["redis-server", "redis-cli", "memcached"];
-    programs.iter().all(|program| {
-        let version = if *program == "memcached" {
-            "-V"
-        } else {
-            "--version"
-        };
-        Cmd::new(program).arg(version).succeeds()
-    })
 }
 
 /// Whether `line` sums up a run. Crates without any test print a line too, which is dropped; so is

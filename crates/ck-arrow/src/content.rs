@@ -11,13 +11,14 @@ use ck_frame::Header;
 
 use crate::decode::{Dictionaries, Part, arrays};
 use crate::extent::extents;
+use crate::fetch::{Fetched, Run, runs_of_buffers, runs_of_units};
 use crate::footer::{Footer, TRAILER_LEN, footer_len};
 use crate::footprint::Backing;
 use crate::hash::{Hashes, xxh3};
 use crate::head::Seal;
 use crate::index::{Block, Index};
 use crate::locate::{Located, locate};
-use crate::message::{ALIGNMENT, DictionaryHead, Message, Span, damaged};
+use crate::message::{ALIGNMENT, DictionaryHead, Message, damaged};
 use crate::output::dictionary_fields;
 use crate::reader::Verification;
 use crate::window::{self, Window, can_cut};
@@ -104,11 +105,7 @@ impl Content {
 
     /// What decoded columns borrow.
     pub(crate) fn backing(&self) -> Backing {
-        let is_compressed = |block: &Block| {
-            let message = Message::parse_flatbuffer(&block.inline).ok().flatten();
-            message.is_some_and(|message| message.compression.is_some())
-        };
-        if self.index.batches.iter().all(is_compressed) {
+        if (0..self.index.batches.len()).all(|place| self.is_compressed(place) == Some(true)) {
             return Backing::Copied;
         }
         match self.entry.contiguous() {
@@ -116,6 +113,31 @@ impl Content {
             Some(entry) => Backing::heap(entry),
             None => Backing::Pieces,
         }
+    }
+
+    /// Bytes that reading the columns `wanted` of a batch fetches. For entries of other writers, which say
+    /// only in the batch where its columns lie, all of its bytes.
+    pub(crate) fn fetched_bytes(&self, place: usize, wanted: &[usize]) -> u64 {
+        let block = &self.index.batches[place];
+        let metadata = match block.inline.is_empty() {
+            true => u64::from(block.metadata_len),
+            false => 0,
+        };
+        let columns = match block.units.is_empty() {
+            true => block.body_len,
+            false => {
+                let runs = runs_of_units(&block.units, wanted);
+                runs.iter().map(|run| run.span.len).sum()
+            }
+        };
+        metadata.saturating_add(columns)
+    }
+
+    /// Whether a batch is compressed; `None` where only the batch itself says it.
+    pub(crate) fn is_compressed(&self, place: usize) -> Option<bool> {
+        let message = Message::parse_flatbuffer(&self.index.batches[place].inline);
+        let message = message.ok().flatten()?;
+        Some(message.compression.is_some())
     }
 
     /// Whether every byte was hashed when the entry was written, and a hash is there to compare with.
@@ -142,17 +164,18 @@ impl Content {
         wanted: &[usize],
     ) -> Result<RecordBatch> {
         let block = &self.index.batches[place];
-        let message = self.message(place, block).await?;
-        if message.dictionary.is_some() || message.rows != block.rows {
-            return Err(damaged("a batch is not what the index says").with("batch", place));
-        }
         let fields = self.schema.fields();
         let dictionaries = self
             .dictionaries(wanted.iter().map(|column| &*fields[*column]))
             .await?;
+        let named = |error: Error| error.with("batch", place);
+        let fetched = self.fetch(block, fields, wanted).await.map_err(named)?;
+        if fetched.message.dictionary.is_some() || fetched.message.rows != block.rows {
+            return Err(named(damaged("a batch is not what the index says")));
+        }
         let number = self.index.dictionaries.len() + place;
-        let columns = self.columns(number, block, message, fields.clone(), wanted, dictionaries);
-        let columns = columns.await.map_err(|error| error.with("batch", place))?;
+        let columns = self.columns(number, fetched, fields.clone(), wanted, dictionaries);
+        let columns = columns.await.map_err(named)?;
         self.assemble(place, wanted, columns, block.rows)
     }
 
@@ -171,7 +194,10 @@ impl Content {
         if block.body_len <= bytes || self.entry.contiguous().is_some() || is_proved {
             return Ok(None);
         }
-        let message = self.message(place, block).await?;
+        let message = self
+            .message(block)
+            .await
+            .map_err(|error| error.with("batch", place))?;
         let fields = self.schema.fields();
         let can_cut = |column: &usize| can_cut(fields[*column].data_type(), &message);
         if message.compression.is_some() || !wanted.iter().all(can_cut) {
@@ -249,47 +275,83 @@ impl Content {
     }
 
     /// The message of a block: from the index, or from its place.
-    async fn message(&self, place: usize, block: &Block) -> Result<Message> {
-        let message = if block.inline.is_empty() {
-            let end = block.offset + u64::from(block.metadata_len);
-            let bytes = self.source().read(block.offset..end).await?;
-            if self.seal.is_some()
-                && self.verification == Verification::OnTouch
-                && xxh3(&bytes) != block.metadata_hash
-            {
-                return Err(damaged(
-                    "the metadata of a batch does not have the hash it was stored with",
-                )
-                .with("batch", place));
-            }
-            Message::parse(&bytes)?
-        } else {
-            Message::parse_flatbuffer(&block.inline)?
+    async fn message(&self, block: &Block) -> Result<Message> {
+        let bytes = match block.inline.is_empty() {
+            true => Some(self.source().read(block.metadata()).await?),
+            false => None,
         };
-        let message =
-            message.ok_or_else(|| damaged("a block holds no batch").with("batch", place))?;
+        self.parse(block, bytes)
+    }
+
+    /// The message of a block, from what stands in its place, or else from the index.
+    fn parse(&self, block: &Block, bytes: Option<Bytes>) -> Result<Message> {
+        let message = match bytes {
+            Some(bytes) => {
+                if self.seal.is_some()
+                    && self.verification == Verification::OnTouch
+                    && xxh3(&bytes) != block.metadata_hash
+                {
+                    return Err(damaged(
+                        "the metadata of a batch does not have the hash it was stored with",
+                    ));
+                }
+                Message::parse(&bytes)?
+            }
+            None => Message::parse_flatbuffer(&block.inline)?,
+        };
+        let message = message.ok_or_else(|| damaged("a block holds no batch"))?;
         message.check_body(block.body_len)?;
         Ok(message)
     }
 
-    /// Fetches, verifies and decodes columns of one block, in the order of `wanted`.
+    /// Brings the message of a block and the bytes of columns: at once where the index says where they are.
+    async fn fetch<'a>(
+        &self,
+        block: &'a Block,
+        fields: &Fields,
+        wanted: &[usize],
+    ) -> Result<Fetched<'a>> {
+        let range = |run: &Run| block.body() + run.span.offset..block.body() + run.span.end();
+        let (message, runs, bytes) = if block.units.is_empty() {
+            let message = self.message(block).await?;
+            let runs = runs_of_buffers(&message, &extents(fields, &message, false)?, wanted);
+            let ranges = runs.iter().map(range).collect();
+            (message, runs, self.source().read_all(ranges).await?)
+        } else {
+            let runs = runs_of_units(&block.units, wanted);
+            let mut ranges: Vec<_> = runs.iter().map(range).collect();
+            let is_apart = block.inline.is_empty();
+            if is_apart {
+                ranges.push(block.metadata());
+            }
+            let mut bytes = self.source().read_all(ranges).await?;
+            let metadata = if is_apart { bytes.pop() } else { None };
+            (self.parse(block, metadata)?, runs, bytes)
+        };
+        Ok(Fetched {
+            block,
+            message,
+            runs,
+            bytes,
+        })
+    }
+
+    /// Verifies and decodes columns of one block, in the order of `wanted`.
     async fn columns(
         self: &Arc<Self>,
         number: usize,
-        block: &Block,
-        message: Message,
+        fetched: Fetched<'_>,
         fields: Fields,
         wanted: &[usize],
         dictionaries: Dictionaries,
     ) -> Result<Vec<ArrayRef>> {
+        let Fetched {
+            block,
+            message,
+            runs,
+            bytes,
+        } = fetched;
         let extents = extents(&fields, &message, false)?;
-        let runs = runs(block, &message, &extents, wanted);
-        let body = block.body();
-        let ranges = runs
-            .iter()
-            .map(|run| body + run.span.offset..body + run.span.end())
-            .collect();
-        let bytes = self.source().read_all(ranges).await?;
         let mut parts = Vec::with_capacity(runs.len());
         let mut checks = Vec::new();
         let mut work = 0;
@@ -401,22 +463,17 @@ impl Content {
             if block.dictionary.is_none_or(|head| head.id != id) {
                 continue;
             }
-            let message = self.message(place, block).await?;
-            if message.dictionary != block.dictionary {
-                return Err(
-                    damaged("a dictionary is not what the index says").with("dictionary", id)
-                );
+            let named = |error: Error| error.with("dictionary", id);
+            let fields = dictionary_fields(values);
+            let fetched = self.fetch(block, &fields, &[0]).await.map_err(named)?;
+            if fetched.message.dictionary != block.dictionary {
+                return Err(named(damaged("a dictionary is not what the index says")));
             }
-            if message.dictionary.is_some_and(|head| !head.is_delta) {
+            if block.dictionary.is_some_and(|head| !head.is_delta) {
                 pieces.clear();
             }
-            let fields = dictionary_fields(values);
-            let columns = self.columns(place, block, message, fields, &[0], inner.clone());
-            pieces.extend(
-                columns
-                    .await
-                    .map_err(|error| error.with("dictionary", id))?,
-            );
+            let columns = self.columns(place, fetched, fields, &[0], inner.clone());
+            pieces.extend(columns.await.map_err(named)?);
         }
         let pieces: Vec<&dyn arrow_array::Array> = pieces.iter().map(|piece| &**piece).collect();
         match pieces.as_slice() {
@@ -426,61 +483,6 @@ impl Content {
             }),
         }
     }
-}
-
-/// Neighbouring bytes of a body that are read together.
-struct Run {
-    columns: Vec<usize>,
-    /// The units of integrity that make up the run; empty for entries of other writers.
-    units: Range<usize>,
-    span: Span,
-}
-
-/// What has to be read for the columns `wanted`: whole units, or, where there are none, the buffers.
-fn runs(
-    block: &Block,
-    message: &Message,
-    extents: &[crate::extent::Extent],
-    wanted: &[usize],
-) -> Vec<Run> {
-    let mut columns = wanted.to_vec();
-    columns.sort_unstable();
-    columns.dedup();
-    let mut runs: Vec<Run> = Vec::new();
-    let mut unit = 0;
-    let mut unit_end = block.units.first().map_or(0, |unit| unit.columns as usize);
-    for column in columns {
-        let (units, span) = if block.units.is_empty() {
-            (0..0, extents[column].span(message))
-        } else {
-            while column >= unit_end && unit + 1 < block.units.len() {
-                unit += 1;
-                unit_end += block.units[unit].columns as usize;
-            }
-            (unit..unit + 1, block.units[unit].span)
-        };
-        match runs.last_mut() {
-            // A column without buffers, or one in the same unit.
-            Some(last) if span.len == 0 || span.end() == last.span.end() && !units.is_empty() => {
-                last.columns.push(column);
-            }
-            // Columns of other writers may be apart by their padding.
-            Some(last)
-                if span.offset >= last.span.end()
-                    && span.offset - last.span.end() < ALIGNMENT as u64 =>
-            {
-                last.columns.push(column);
-                last.units.end = units.end;
-                last.span.len = span.end() - last.span.offset;
-            }
-            _ => runs.push(Run {
-                columns: vec![column],
-                units,
-                span,
-            }),
-        }
-    }
-    runs
 }
 
 /// The dictionaries inside a field, inner ones first, each with the type of its values.
@@ -598,9 +600,7 @@ impl Source<'_> {
             batches: footer.batches,
         };
         for block in index.dictionaries.iter_mut().chain(&mut index.batches) {
-            let metadata = self
-                .read(block.offset..block.offset + u64::from(block.metadata_len))
-                .await?;
+            let metadata = self.read(block.metadata()).await?;
             let message = Message::parse(&metadata)?
                 .ok_or_else(|| damaged("a block of the Arrow file holds no batch"))?;
             block.rows = message.rows;

@@ -2,6 +2,8 @@
 //!
 //! Bytes are specified in `docs/formats.md`, "Block index".
 
+use std::ops::Range;
+
 use ck_core::{Error, ErrorKind, Result};
 
 use crate::message::{DictionaryHead, Span};
@@ -41,6 +43,11 @@ pub(crate) struct Unit {
 }
 
 impl Block {
+    /// Where the message lies in the IPC file.
+    pub(crate) fn metadata(&self) -> Range<u64> {
+        self.offset..self.body()
+    }
+
     /// Where the body starts in the IPC file.
     pub(crate) fn body(&self) -> u64 {
         self.offset + u64::from(self.metadata_len)

@@ -38,6 +38,7 @@ mod message;
 
 mod content;
 mod decode;
+mod fetch;
 mod footer;
 mod layout;
 mod locate;

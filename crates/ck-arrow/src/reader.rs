@@ -229,14 +229,7 @@ impl TableReader {
     /// [`ErrorKind::Misuse`] when there is none, [`ErrorKind::Corrupt`] when its bytes are not what was
     /// written, and what the entry's own reads give.
     pub async fn batch(&self, place: usize) -> Result<RecordBatch> {
-        if place >= self.batches.len() {
-            return Err(
-                Error::new(ErrorKind::Misuse, "the table has no batch at this place")
-                    .with("place", place)
-                    .with("batches", self.num_batches()),
-            );
-        }
-        let at = self.batches.start + place;
+        let at = self.place(place)?;
         let batch = self.content.batch(at, &self.columns).await?;
         let (start, end) = (self.starts[at], self.starts[at + 1]);
         let (first, last) = (self.rows.start.max(start), self.rows.end.min(end));
@@ -276,8 +269,50 @@ impl TableReader {
     ///
     /// As [`TableReader::batch`].
     pub async fn read_table(&self) -> Result<Table> {
-        let table = Table::new(self.schema(), self.read_all().await?)?;
+        self.table_of(self.read_all().await?)
+    }
+
+    /// Batches that this reader gave, as [`TableReader::read_table`] does it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Misuse`] when their schema is not this reader's.
+    pub fn table_of(&self, batches: Vec<RecordBatch>) -> Result<Table> {
+        let table = Table::new(self.schema(), batches)?;
         Ok(table.decoded(self.content.backing()))
+    }
+
+    /// Bytes that reading the batch at this place fetches from an entry that has to be fetched: those of
+    /// this reader's columns, and the batch's metadata. For entries of other writers, all of the batch.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Misuse`] when there is no such batch.
+    pub fn fetched_bytes(&self, place: usize) -> Result<u64> {
+        let at = self.place(place)?;
+        Ok(self.content.fetched_bytes(at, &self.columns))
+    }
+
+    /// Whether the batch at this place is compressed; `None` where only the batch itself says it, because
+    /// it has very many columns or another writer made it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Misuse`] when there is no such batch.
+    pub fn is_compressed(&self, place: usize) -> Result<Option<bool>> {
+        Ok(self.content.is_compressed(self.place(place)?))
+    }
+
+    /// The place in the entry of a batch of this reader.
+    fn place(&self, place: usize) -> Result<usize> {
+        if place < self.batches.len() {
+            return Ok(self.batches.start + place);
+        }
+        Err(
+            Error::new(ErrorKind::Misuse, "the table has no batch at this place")
+                .with("place", place)
+                .with("batches", self.num_batches()),
+        )
     }
 
     /// The record batches one after the other, for async code.

@@ -1,18 +1,18 @@
 use std::fmt;
 use std::ops::Range;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use arrow_array::{RecordBatch, RecordBatchReader};
 use arrow_schema::{ArrowError, SchemaRef};
 use ck_arrow::TableReader;
-use ck_core::{BoxFuture, EntryReader, Key, Reservation, Result, block_on};
+use ck_core::{BoxFuture, EntryReader, Key, Result, block_on};
 use futures_core::Stream;
 
+use crate::batches::{BatchSource, InOrder};
 use crate::cache::{Shared, is_corrupt, with_key};
-use crate::source::feeds_a_put;
 use crate::trace::stage;
 
 /// A table in a store, read piece by piece.
@@ -33,12 +33,7 @@ struct Origin {
     key: Key,
     entry: Arc<dyn EntryReader>,
     damaged: AtomicBool,
-    /// What a read of one batch holds for a while, once it is known.
-    held: OnceLock<u64>,
 }
-
-/// How much larger columns are taken to be when they are decompressed: no index says it.
-const PLAIN_FACTOR: u64 = 4;
 
 impl CachedTable {
     pub(crate) fn new(
@@ -52,7 +47,6 @@ impl CachedTable {
             key,
             entry,
             damaged: AtomicBool::new(false),
-            held: OnceLock::new(),
         };
         Self {
             reader,
@@ -128,8 +122,7 @@ impl CachedTable {
     ///
     /// What the store reports, and damage.
     pub async fn batch(&self, index: usize) -> Result<RecordBatch> {
-        let _reservation = self.reserve().await?;
-        let batch = self.reader.batch(index).await;
+        let batch = self.source().batch(index).await;
         stage("get", &self.origin.key, "batch");
         self.origin.check(batch).await
     }
@@ -144,29 +137,27 @@ impl CachedTable {
     ///
     /// As [`CachedTable::batch`].
     pub async fn read_all(&self) -> Result<Vec<RecordBatch>> {
-        let mut batches = Vec::with_capacity(self.num_batches());
-        for index in 0..self.num_batches() {
-            batches.push(self.batch(index).await?);
-        }
-        Ok(batches)
+        let batches = InOrder::read_all(self.source()).await;
+        self.origin.check(batches).await
     }
 
     /// The batches of this view as an async stream.
+    ///
+    /// From a store over a wire the following batches are under way from the second one on, 8 MiB of them
+    /// or one, as far as the memory budget is free.
     #[must_use]
     pub fn stream(&self) -> BatchStream {
         BatchStream {
-            table: self.clone(),
-            next: 0,
-            pending: None,
+            state: Waiting::For(self.in_order()),
         }
     }
 
-    /// The batches of this view as a blocking iterator.
+    /// The batches of this view as a blocking iterator, read ahead as by [`CachedTable::stream`].
     #[must_use]
     pub fn batches(&self) -> Batches {
         Batches {
-            table: self.clone(),
-            next: 0,
+            schema: self.schema(),
+            batches: self.in_order(),
         }
     }
 
@@ -186,19 +177,19 @@ impl CachedTable {
         &self.reader
     }
 
-    /// The share of the memory budget that one read needs. A batch beyond the whole budget, which
-    /// another writer may have made, takes all of it. A read for a put takes what is free, and does not wait.
-    async fn reserve(&self) -> Result<Option<Reservation>> {
-        let budget = &self.origin.shared.budget;
-        let held = *self
-            .origin
-            .held
-            .get_or_init(|| held_by_a_read(&*self.origin.entry, &self.reader));
-        let held = held.min(budget.limit());
-        if feeds_a_put() {
-            return budget.try_reserve(held);
+    fn source(&self) -> BatchSource {
+        BatchSource {
+            reader: self.reader.clone(),
+            entry: Arc::clone(&self.origin.entry),
+            budget: self.origin.shared.budget.clone(),
         }
-        budget.reserve(held).await.map(Some)
+    }
+
+    fn in_order(&self) -> CheckedBatches {
+        CheckedBatches {
+            batches: InOrder::new(self.source()),
+            origin: Arc::clone(&self.origin),
+        }
     }
 
     fn view(&self, reader: TableReader) -> Self {
@@ -223,20 +214,6 @@ impl Origin {
     }
 }
 
-/// Bytes that a read of the largest batch fetches and decompresses.
-pub(crate) fn held_by_a_read(entry: &dyn EntryReader, reader: &TableReader) -> u64 {
-    let batches = reader.layout().batches;
-    let largest = batches
-        .iter()
-        .map(|batch| batch.body_bytes)
-        .max()
-        .unwrap_or(0);
-    let is_plain = batches.iter().find_map(|batch| batch.compression) == Some("none");
-    let fetched = if entry.contiguous().is_some() { 0 } else { 1 };
-    let plain = if is_plain { 0 } else { PLAIN_FACTOR };
-    largest.saturating_mul(fetched + plain)
-}
-
 impl fmt::Debug for CachedTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CachedTable")
@@ -247,76 +224,99 @@ impl fmt::Debug for CachedTable {
     }
 }
 
+/// Batches one after the other; damage is told to the store.
+struct CheckedBatches {
+    batches: InOrder,
+    origin: Arc<Origin>,
+}
+
+impl CheckedBatches {
+    async fn next(&mut self) -> Option<Result<RecordBatch>> {
+        let batch = self.batches.next().await?;
+        stage("get", &self.origin.key, "batch");
+        Some(self.origin.check(batch).await)
+    }
+}
+
 /// The batches of a [`CachedTable`], asynchronously. Ends after the first error.
 pub struct BatchStream {
-    table: CachedTable,
-    next: usize,
-    pending: Option<BoxFuture<'static, Result<RecordBatch>>>,
+    state: Waiting,
+}
+
+/// What a stream waits for.
+enum Waiting {
+    /// To be asked.
+    For(CheckedBatches),
+    /// A batch.
+    On(BoxFuture<'static, (CheckedBatches, Option<Result<RecordBatch>>)>),
+    /// Nothing more.
+    Over,
 }
 
 impl Stream for BatchStream {
     type Item = Result<RecordBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.next >= self.table.num_batches() {
-            return Poll::Ready(None);
+        let mut pending = match std::mem::replace(&mut self.state, Waiting::Over) {
+            Waiting::For(mut batches) => Box::pin(async move {
+                let batch = batches.next().await;
+                (batches, batch)
+            }),
+            Waiting::On(pending) => pending,
+            Waiting::Over => return Poll::Ready(None),
+        };
+        match pending.as_mut().poll(cx) {
+            Poll::Ready((batches, batch)) => {
+                self.state = Waiting::For(batches);
+                Poll::Ready(batch)
+            }
+            Poll::Pending => {
+                self.state = Waiting::On(pending);
+                Poll::Pending
+            }
         }
-        let mut pending = self.pending.take().unwrap_or_else(|| {
-            let (table, index) = (self.table.clone(), self.next);
-            Box::pin(async move { table.batch(index).await })
-        });
-        let Poll::Ready(batch) = pending.as_mut().poll(cx) else {
-            self.pending = Some(pending);
-            return Poll::Pending;
-        };
-        self.next = if batch.is_ok() {
-            self.next + 1
-        } else {
-            usize::MAX
-        };
-        Poll::Ready(Some(batch))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (0, Some(self.table.num_batches().saturating_sub(self.next)))
+        match &self.state {
+            Waiting::For(batches) => (0, Some(batches.batches.len())),
+            Waiting::On(_) => (0, None),
+            Waiting::Over => (0, Some(0)),
+        }
     }
 }
 
 impl fmt::Debug for BatchStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BatchStream")
-            .field("table", &self.table)
-            .field("next", &self.next)
-            .finish_non_exhaustive()
+        f.write_str("BatchStream")
     }
 }
 
 /// The batches of a [`CachedTable`], blocking. Ends after the first error.
-#[derive(Debug)]
 pub struct Batches {
-    table: CachedTable,
-    next: usize,
+    schema: SchemaRef,
+    batches: CheckedBatches,
 }
 
 impl Iterator for Batches {
     type Item = Result<RecordBatch, ArrowError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.next >= self.table.num_batches() {
-            return None;
-        }
-        let batch = block_on(self.table.batch(self.next));
-        self.next = if batch.is_ok() {
-            self.next + 1
-        } else {
-            usize::MAX
-        };
+        let batch = block_on(self.batches.next())?;
         Some(batch.map_err(|error| ArrowError::ExternalError(Box::new(error))))
     }
 }
 
 impl RecordBatchReader for Batches {
     fn schema(&self) -> SchemaRef {
-        self.table.schema()
+        Arc::clone(&self.schema)
+    }
+}
+
+impl fmt::Debug for Batches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batches")
+            .field("left", &self.batches.batches.len())
+            .finish_non_exhaustive()
     }
 }

@@ -6,8 +6,8 @@ use ck_codec::CacheKey;
 use ck_core::{EntryReader, ErrorKind, Key, Result};
 use tracing::{Instrument, debug_span, field};
 
+use crate::batches::{BatchSource, InOrder};
 use crate::cache::{Shared, is_corrupt, with_key};
-use crate::cached_table::held_by_a_read;
 use crate::contents::{ABSENT, read_own_header};
 use crate::held::{Form, Held, Life, ValueForm};
 use crate::trace::stage;
@@ -183,11 +183,14 @@ impl Shared {
     /// All of a table whose index is open.
     pub(crate) async fn read_table(
         &self,
-        entry: &dyn EntryReader,
-        reader: &TableReader,
+        entry: &Arc<dyn EntryReader>,
+        reader: TableReader,
     ) -> Result<Table> {
-        let held = held_by_a_read(entry, reader).min(self.budget.limit());
-        let _reservation = self.budget.reserve(held).await?;
-        reader.read_table().await
+        let source = BatchSource {
+            reader: reader.clone(),
+            entry: Arc::clone(entry),
+            budget: self.budget.clone(),
+        };
+        reader.table_of(InOrder::read_all(source).await?)
     }
 }

@@ -51,6 +51,7 @@
 //!   `ck_cache_..._total`. Install the recorder before the cache is made.
 #![forbid(unsafe_code)]
 
+mod batches;
 pub mod blocking;
 mod builder;
 mod cache;

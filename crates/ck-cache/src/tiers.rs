@@ -168,10 +168,8 @@ impl Shared {
             Form::Table => match TableReader::open(Arc::clone(entry), self.verification).await {
                 Ok(reader) => {
                     let stale = reader.stale_for();
-                    (
-                        Content::Table(self.read_table(&**entry, &reader).await?),
-                        stale,
-                    )
+                    let table = self.read_table(entry, reader).await?;
+                    (Content::Table(table), stale)
                 }
                 Err(error) if error.kind() == ErrorKind::Unsupported => {
                     let header = read_own_header(&**entry).await?;

@@ -5,12 +5,14 @@ mod process;
 mod put;
 mod read;
 mod selftest;
+mod wire;
 
 use std::path::PathBuf;
 
 use ck_cache::Compression;
 use ck_cache::blocking::Cache;
 
+use self::wire::Kind::{Memcached, Redis};
 use crate::probe::Metrics;
 use crate::{Result, tables};
 
@@ -102,6 +104,36 @@ pub(crate) const CASES: &[Case] = &[
     first("l1-cycles", process::cycles),
     first("l1-cycles-zstd-strings", process::cycles_of_strings),
     first("load-shared", process::load),
+    first("redis-put-none", |s| {
+        wire::put_table(Redis, s, Compression::None)
+    }),
+    first("redis-batches-none", |s| {
+        wire::batches(Redis, s, Compression::None)
+    }),
+    first("redis-whole-none", |s| {
+        wire::whole(Redis, s, Compression::None)
+    }),
+    first("redis-put-zstd", |s| wire::put_table(Redis, s, ZSTD)),
+    first("redis-batches-zstd", |s| wire::batches(Redis, s, ZSTD)),
+    first("redis-whole-zstd", |s| wire::whole(Redis, s, ZSTD)),
+    first("redis-project", |s| wire::project(Redis, s)),
+    first("memcached-put-none", |s| {
+        wire::put_table(Memcached, s, Compression::None)
+    }),
+    first("memcached-batches-none", |s| {
+        wire::batches(Memcached, s, Compression::None)
+    }),
+    first("memcached-whole-none", |s| {
+        wire::whole(Memcached, s, Compression::None)
+    }),
+    first("memcached-put-zstd", |s| {
+        wire::put_table(Memcached, s, ZSTD)
+    }),
+    first("memcached-batches-zstd", |s| {
+        wire::batches(Memcached, s, ZSTD)
+    }),
+    first("memcached-whole-zstd", |s| wire::whole(Memcached, s, ZSTD)),
+    first("memcached-project", |s| wire::project(Memcached, s)),
     first("selftest-nothing", selftest::nothing),
     first("selftest-buffering", selftest::buffering),
 ];

@@ -14,6 +14,9 @@ const LARGEST_BATCH: u64 = 512 << 20;
 /// Number of columns of [`numeric`].
 const NUMERIC_COLUMNS: u64 = 8;
 
+/// Number of columns of [`wide`].
+const WIDE_COLUMNS: u64 = 200;
+
 /// What makes a table of about so many bytes.
 pub(crate) type Make = fn(u64) -> Result<Vec<RecordBatch>>;
 
@@ -37,6 +40,19 @@ pub(crate) fn numeric(bytes: u64) -> Result<Vec<RecordBatch>> {
                 )
             };
             (name, array)
+        });
+        Ok(RecordBatch::try_from_iter(columns)?)
+    })
+}
+
+/// Two hundred columns of floats.
+pub(crate) fn wide(bytes: u64) -> Result<Vec<RecordBatch>> {
+    batches(bytes, |first, bytes| {
+        let rows = first..first + bytes / (8 * WIDE_COLUMNS);
+        let columns = (0..WIDE_COLUMNS).map(|column| {
+            let values = rows.clone().map(|row| price(column, row));
+            let array: ArrayRef = Arc::new(values.collect::<Float64Array>());
+            (format!("c{column}"), array)
         });
         Ok(RecordBatch::try_from_iter(columns)?)
     })
@@ -174,7 +190,7 @@ mod tests {
 
     #[test]
     fn every_table_has_about_the_size_that_was_asked_for() {
-        for make in [numeric as Make, strings, views] {
+        for make in [numeric as Make, wide, strings, views] {
             let batches = make(8 << 20).unwrap();
             let bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
             assert!((7 << 20..10 << 20).contains(&bytes), "{bytes}");

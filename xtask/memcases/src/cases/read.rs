@@ -145,7 +145,7 @@ fn entry(cache: &Cache) -> Result<CachedTable> {
 }
 
 /// Touches every byte.
-fn checksum(batch: &RecordBatch) -> u64 {
+pub(super) fn checksum(batch: &RecordBatch) -> u64 {
     let buffers = batch.columns().iter().flat_map(|column| {
         let data = column.to_data();
         data.buffers().to_vec()
