@@ -2,6 +2,7 @@ use std::cell::Cell;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
@@ -85,12 +86,18 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
         return output;
     }
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let alarm = Arc::new(Alarm {
+        thread: thread::current(),
+        rings: AtomicBool::new(false),
+    });
+    let waker = Waker::from(Arc::clone(&alarm));
     let mut cx = Context::from_waker(&waker);
     loop {
-        match future.as_mut().poll(&mut cx) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
+        if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
+            return output;
+        }
+        while !alarm.rings.swap(false, Ordering::Acquire) {
+            thread::park();
         }
     }
 }
@@ -158,12 +165,17 @@ impl Drop for BlockingScope {
     }
 }
 
-/// Wakes a parked thread.
-struct Unpark(Thread);
+/// Wakes a parked thread. The thread's own token would not do: what a future runs in place, such as a
+/// channel of the standard library, parks the same thread, and takes it.
+struct Alarm {
+    thread: Thread,
+    rings: AtomicBool,
+}
 
-impl Wake for Unpark {
+impl Wake for Alarm {
     fn wake(self: Arc<Self>) {
-        self.0.unpark();
+        self.rings.store(true, Ordering::Release);
+        self.thread.unpark();
     }
 }
 
@@ -184,6 +196,34 @@ mod tests {
             Poll::Pending
         }));
         assert_eq!(output, 7);
+    }
+
+    #[test]
+    fn block_on_wakes_up_when_the_future_itself_parks_the_thread_after_it_was_woken() {
+        let mut polls = 0;
+        let future = std::future::poll_fn(|cx| {
+            polls += 1;
+            // The first poll has a waker that does nothing.
+            if polls < 3 {
+                cx.waker().wake_by_ref();
+                thread::park_timeout(std::time::Duration::from_millis(1));
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        });
+        let (done, is_done) = std::sync::mpsc::channel();
+        thread::scope(|scope| {
+            let blocked = scope.spawn(|| {
+                block_on(future);
+                done.send(()).unwrap();
+            });
+            let woke_up = is_done.recv_timeout(std::time::Duration::from_secs(10));
+            while !blocked.is_finished() {
+                blocked.thread().unpark();
+                thread::yield_now();
+            }
+            woke_up.unwrap();
+        });
     }
 
     #[cfg(feature = "tokio")]
