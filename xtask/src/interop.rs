@@ -25,6 +25,8 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         .run()?;
     let python = environment()?;
     Cmd::new(python)
+        // The client's pools end with the process.
+        .args(["-W", "ignore::ResourceWarning"])
         .args(["-m", "unittest", "discover", "--pattern", "*_test.py"])
         .arg("--start-directory")
         .arg(root().join("xtask/interop"))

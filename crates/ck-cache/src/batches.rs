@@ -11,8 +11,10 @@ use crate::source::feeds_a_put;
 /// How much larger columns are taken to be when they are decompressed: no index says it.
 const PLAIN_FACTOR: u64 = 4;
 
-/// What is read ahead holds so many bytes, or is one batch.
-const AHEAD_BYTES: u64 = 8 << 20;
+/// What is read ahead holds at most so many bytes, so that large batches, whose bytes are several ranges under
+/// way at once in any case, come one at a time: each thread that decodes them has a heap of its own, which the
+/// C library lets grow to some batches.
+const AHEAD_BYTES: u64 = 4 << 20;
 
 /// Of narrow projections many batches fit into [`AHEAD_BYTES`]; so many hide the way to any server.
 const MOST_AHEAD: usize = 16;
@@ -74,15 +76,13 @@ struct Ahead {
     result: oneshot::Receiver<Result<RecordBatch>>,
 }
 
-/// All batches of a table one after the other; where they have to be fetched, some are under way before
+/// All batches of a table one after the other; where they have to be fetched, small ones are under way before
 /// they are asked for, as far as the budget is free.
 pub(crate) struct InOrder {
     source: BatchSource,
     /// The next batch to give; those in `ahead` follow from it on.
     next: usize,
     ahead: VecDeque<Ahead>,
-    /// Whoever asked for one batch may want no other; whoever asked for two wants all.
-    reads_ahead: bool,
 }
 
 impl InOrder {
@@ -92,17 +92,17 @@ impl InOrder {
             source,
             next: 0,
             ahead: VecDeque::new(),
-            reads_ahead: false,
         }
     }
 
-    /// All of them at once.
+    /// All of them at once, two under way: while one is decoded the other is fetched.
     pub(crate) async fn read_all(source: BatchSource) -> Result<Vec<RecordBatch>> {
         let mut batches = Vec::with_capacity(source.reader.num_batches());
         let mut all = Self::new(source);
-        all.reads_ahead = true;
-        while let Some(batch) = all.next().await {
-            batches.push(batch?);
+        while all.len() > 0 {
+            all.read_ahead(2);
+            let batch = all.front().await;
+            batches.push(all.give(batch)?);
         }
         Ok(batches)
     }
@@ -117,39 +117,53 @@ impl InOrder {
         if self.len() == 0 {
             return None;
         }
-        if self.reads_ahead && !self.source.is_in_place() {
-            self.read_ahead();
+        let batch = self.front().await;
+        let is_first = self.next == 0;
+        let batch = self.give(batch);
+        // Whoever asked for one batch may want no other; whoever asked for two wants all.
+        if !is_first && batch.is_ok() {
+            self.read_ahead(0);
         }
-        let batch = match self.ahead.front_mut() {
-            Some(front) => match (&mut front.result).await {
-                Ok(batch) => batch,
-                Err(_lost) => Err(Error::new(
+        Some(batch)
+    }
+
+    /// The batch at `next`.
+    async fn front(&mut self) -> Result<RecordBatch> {
+        match self.ahead.front_mut() {
+            Some(front) => (&mut front.result).await.unwrap_or_else(|_lost| {
+                Err(Error::new(
                     ErrorKind::Transient,
                     "the runtime that read ahead is shutting down",
-                )),
-            },
+                ))
+            }),
             None => self.source.batch(self.next).await,
-        };
+        }
+    }
+
+    /// Goes on to the next batch, or to the end after an error.
+    fn give(&mut self, batch: Result<RecordBatch>) -> Result<RecordBatch> {
         self.ahead.pop_front();
-        self.reads_ahead = true;
         self.next = match &batch {
             Ok(_) => self.next + 1,
             Err(_) => usize::MAX,
         };
-        Some(batch)
+        batch
     }
 
-    /// Starts what fits, so that the next batch and at least one beyond it are under way.
-    fn read_ahead(&mut self) {
-        let mut bytes: u64 = self.ahead.iter().skip(1).map(|ahead| ahead.bytes).sum();
+    /// Starts what fits, and so many batches in any case.
+    fn read_ahead(&mut self, least: usize) {
+        if self.source.is_in_place() {
+            return;
+        }
+        let mut bytes: u64 = self.ahead.iter().map(|ahead| ahead.bytes).sum();
         while self.ahead.len() < MOST_AHEAD.min(self.len()) {
             let place = self.next + self.ahead.len();
             // What fails here fails again when it is this batch's turn.
             let Ok(held) = self.source.held(place) else {
                 return;
             };
-            let is_beyond = self.ahead.len() > 1;
-            if is_beyond && bytes.saturating_add(held) > AHEAD_BYTES {
+            bytes = bytes.saturating_add(held);
+            if self.ahead.len() >= least && bytes > AHEAD_BYTES {
                 return;
             }
             let Ok(Some(reservation)) = self.source.budget.try_reserve(held) else {
@@ -158,9 +172,6 @@ impl InOrder {
             let Some(ahead) = self.source.start(place, reservation) else {
                 return;
             };
-            if !self.ahead.is_empty() {
-                bytes = bytes.saturating_add(held);
-            }
             self.ahead.push_back(ahead);
         }
     }

@@ -143,8 +143,8 @@ impl CachedTable {
 
     /// The batches of this view as an async stream.
     ///
-    /// From a store over a wire the following batches are under way from the second one on, 8 MiB of them
-    /// or one, as far as the memory budget is free.
+    /// From a store over a wire the batches after the second are under way before they are asked for, as long
+    /// as they hold less than 4 MiB together and the memory budget is free: those of narrow views.
     #[must_use]
     pub fn stream(&self) -> BatchStream {
         BatchStream {
