@@ -148,6 +148,21 @@ impl Wire {
         Ok(())
     }
 
+    /// Reads so many bytes that nobody wants.
+    pub(crate) fn skip(&mut self, len: usize) -> Result<(), Fault> {
+        let mut left = len;
+        while left > 0 {
+            if self.start == self.end {
+                (self.start, self.end) = (0, 0);
+                self.receive_buffer()?;
+            }
+            let count = (self.end - self.start).min(left);
+            self.start += count;
+            left -= count;
+        }
+        Ok(())
+    }
+
     /// The end of a value.
     pub(crate) fn end_of_value(&mut self) -> Result<(), Fault> {
         let mut end = [0; 2];
