@@ -14,6 +14,24 @@ mod memcached;
 mod series;
 mod waiting;
 
+/// The stores' own names and choice of servers, which are no part of what they offer.
+#[allow(dead_code, reason = "the simulation uses a part of each")]
+#[path = "../../../crates/ck-backend-memcached/src/names.rs"]
+mod names;
+#[allow(dead_code, reason = "the simulation uses a part of each")]
+#[path = "../../../crates/ck-backend-redis/src/name.rs"]
+mod redis_names;
+#[path = "../../../crates/ck-backend-memcached/src/ring.rs"]
+mod ring;
+
+/// What `redis_names` fails with.
+mod error {
+    #[allow(dead_code, reason = "nothing here asks for random names")]
+    pub(crate) enum Fault {
+        Random(String),
+    }
+}
+
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Result<()> {
