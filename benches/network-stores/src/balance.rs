@@ -71,7 +71,7 @@ pub(crate) fn run(tb: u64) {
     for groups in [1, 5, 10, 20] {
         let groups = Groups::new(groups, 100 / groups);
         for split in [SPLITS[0], SPLITS[2]] {
-            let what = format!("{} x {}", groups.names.len(), groups.fleets[0].names.len());
+            let what = format!("{} x {}", groups.names.len(), groups.fleets[0].nodes());
             row(split.name, &what, &simulate(&entries, split, &groups), true);
         }
     }
