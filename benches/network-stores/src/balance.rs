@@ -66,13 +66,13 @@ pub(crate) fn run(tb: u64) {
             row(split.name, &nodes.to_string(), &simulate(&entries, split, &fleet), true);
         }
     }
-    println!("\nmemcached, 100 servers in groups of which each entry uses one\n");
+    println!("\nmemcached in groups of which each entry uses one\n");
     head("lost with one server | lost by one more |", "---|---|");
-    for groups in [1, 5, 10, 20] {
-        let groups = Groups::new(groups, 100 / groups);
+    for (groups, nodes) in [(2, 5), (8, 5), (1, 100), (5, 20), (10, 10), (20, 5)] {
+        let layout = Groups::new(groups, nodes);
         for split in [SPLITS[0], SPLITS[2]] {
-            let what = format!("{} x {}", groups.names.len(), groups.fleets[0].nodes());
-            row(split.name, &what, &simulate(&entries, split, &groups), true);
+            let what = format!("{groups} x {nodes}");
+            row(split.name, &what, &simulate(&entries, split, &layout), true);
         }
     }
     println!("\nRedis cluster\n");
