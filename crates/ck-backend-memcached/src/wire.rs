@@ -10,9 +10,11 @@ use crate::deadline::Deadline;
 use crate::error::Fault;
 
 const BUFFER: usize = 16 << 10;
-/// The most bytes of one call to the system. Between two calls of a long transfer other threads may run: a call
+/// The most bytes that one call to the system writes. Between two calls of a long transfer other threads may run: a call
 /// that copies a MiB holds its processor for as long as many small operations take.
-const SLICE: usize = 64 << 10;
+const WRITTEN: usize = 256 << 10;
+/// The same for reading, where copying also waits for memory that was never touched.
+const READ: usize = 64 << 10;
 /// The most parts of one call.
 const PARTS: usize = 16;
 /// No answer of memcached has a longer line.
@@ -101,7 +103,7 @@ impl Wire {
                 Ok(0) => return Err(self.fault("write to", io::ErrorKind::WriteZero.into())),
                 Ok(count) => {
                     IoSlice::advance_slices(&mut parts, count);
-                    if count >= SLICE {
+                    if count >= WRITTEN {
                         thread::yield_now();
                     }
                 }
@@ -146,9 +148,9 @@ impl Wire {
         let mut at = 0;
         while at < memory.len() {
             if self.start == self.end && memory.len() - at >= BUFFER {
-                let end = memory.len().min(at + SLICE);
+                let end = memory.len().min(at + READ);
                 at += self.receive(&mut memory[at..end])?;
-                if memory.len() > SLICE {
+                if memory.len() > READ {
                     thread::yield_now();
                 }
                 continue;
@@ -239,10 +241,10 @@ fn first_of<'a, 'b>(
 ) -> &'a [IoSlice<'b>] {
     let (mut count, mut bytes) = (0, 0);
     for part in parts {
-        if count == PARTS || bytes == SLICE {
+        if count == PARTS || bytes == WRITTEN {
             break;
         }
-        let more = part.len().min(SLICE - bytes);
+        let more = part.len().min(WRITTEN - bytes);
         few[count] = IoSlice::new(&part[..more]);
         bytes += more;
         count += 1;
