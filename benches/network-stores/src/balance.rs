@@ -40,10 +40,18 @@ const SPLITS: [Split; 5] = [
     split("256 MiB", 256 * MIB),
     split("whole entries", u64::MAX),
 ];
-const REDIS_DEFAULT: Split = Split { name: "64 MiB beyond 256", single: 256 * MIB, chunk: 64 * MIB };
+const REDIS_DEFAULT: Split = Split {
+    name: "64 MiB beyond 256",
+    single: 256 * MIB,
+    chunk: 64 * MIB,
+};
 
 const fn split(name: &'static str, bytes: u64) -> Split {
-    Split { name, single: bytes, chunk: bytes }
+    Split {
+        name,
+        single: bytes,
+        chunk: bytes,
+    }
 }
 
 pub(crate) fn run(tb: u64) {
@@ -63,7 +71,12 @@ pub(crate) fn run(tb: u64) {
     for split in SPLITS {
         for nodes in NODES {
             let fleet = Fleet::new(nodes);
-            row(split.name, &nodes.to_string(), &simulate(&entries, split, &fleet), true);
+            row(
+                split.name,
+                &nodes.to_string(),
+                &simulate(&entries, split, &fleet),
+                true,
+            );
         }
     }
     println!("\nmemcached in groups of which each entry uses one\n");
@@ -79,7 +92,12 @@ pub(crate) fn run(tb: u64) {
     head("lost with one node |", "---|");
     for split in SPLITS.into_iter().chain([REDIS_DEFAULT]) {
         for nodes in NODES {
-            row(split.name, &nodes.to_string(), &simulate(&entries, split, &Cluster::new(nodes)), false);
+            row(
+                split.name,
+                &nodes.to_string(),
+                &simulate(&entries, split, &Cluster::new(nodes)),
+                false,
+            );
         }
     }
 }
@@ -100,7 +118,11 @@ fn row(split: &str, nodes: &str, outcome: &Outcome, grows: bool) {
             lost.bytes * 100.0 / sum as f64
         )
     };
-    let grown = if grows { format!(" {} |", share(outcome.grown)) } else { String::new() };
+    let grown = if grows {
+        format!(" {} |", share(outcome.grown))
+    } else {
+        String::new()
+    };
     println!(
         "| {split} | {nodes} | {:.2} | {:.2} | {} |{grown}",
         ratio(outcome.fill.iter().max()),
@@ -129,7 +151,11 @@ impl Fleet {
     }
 
     fn named(name: &str, nodes: usize) -> Self {
-        Self { names: (0..=nodes).map(|node| format!("{name}-{node}.example.net:11211")).collect() }
+        Self {
+            names: (0..=nodes)
+                .map(|node| format!("{name}-{node}.example.net:11211"))
+                .collect(),
+        }
     }
 
     fn choose(&self, nodes: usize, name: &str) -> usize {
@@ -149,7 +175,11 @@ impl Layout for Fleet {
         };
         let nodes = self.nodes();
         let grown = self.choose(nodes + 1, &name);
-        if grown < nodes { (grown, false) } else { (self.choose(nodes, &name), true) }
+        if grown < nodes {
+            (grown, false)
+        } else {
+            (self.choose(nodes, &name), true)
+        }
     }
 }
 
@@ -192,7 +222,10 @@ impl Cluster {
             let node = usize::from(number) * nodes / 16_384;
             Slot::new(number).map(|slot| (slot, node))
         });
-        Self { nodes, of_slot: slots.collect() }
+        Self {
+            nodes,
+            of_slot: slots.collect(),
+        }
     }
 }
 
@@ -235,8 +268,13 @@ fn simulate(entries: &[Entry], split: Split, layout: &impl Layout) -> Outcome {
             let mine = entries.iter().skip(first).step_by(threads);
             place(mine, split, layout)
         };
-        let threads: Vec<_> = (0..threads).map(|first| scope.spawn(move || work(first))).collect();
-        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect::<Vec<_>>()
+        let threads: Vec<_> = (0..threads)
+            .map(|first| scope.spawn(move || work(first)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no panic"))
+            .collect::<Vec<_>>()
     });
     let mut whole = Outcome {
         fill: vec![0; layout.nodes()],
@@ -245,7 +283,11 @@ fn simulate(entries: &[Entry], split: Split, layout: &impl Layout) -> Outcome {
         grown: Lost::default(),
     };
     for part in parts {
-        whole.fill.iter_mut().zip(part.fill).for_each(|(sum, bytes)| *sum += bytes);
+        whole
+            .fill
+            .iter_mut()
+            .zip(part.fill)
+            .for_each(|(sum, bytes)| *sum += bytes);
         for (sum, lost) in [(&mut whole.lost, part.lost), (&mut whole.grown, part.grown)] {
             sum.entries += lost.entries;
             sum.bytes += lost.bytes;
@@ -254,9 +296,18 @@ fn simulate(entries: &[Entry], split: Split, layout: &impl Layout) -> Outcome {
     whole
 }
 
-fn place<'a>(entries: impl Iterator<Item = &'a Entry>, split: Split, layout: &impl Layout) -> Outcome {
+fn place<'a>(
+    entries: impl Iterator<Item = &'a Entry>,
+    split: Split,
+    layout: &impl Layout,
+) -> Outcome {
     let nodes = layout.nodes();
-    let mut outcome = Outcome { fill: vec![0; nodes], entries: 0, lost: Lost::default(), grown: Lost::default() };
+    let mut outcome = Outcome {
+        fill: vec![0; nodes],
+        entries: 0,
+        lost: Lost::default(),
+        grown: Lost::default(),
+    };
     for entry in entries {
         // The manifest, or all of it, lies where the key says.
         let (home, mut moves) = layout.place(entry, None);

@@ -39,7 +39,9 @@ fn main() -> Result<()> {
     let what = arguments.next().ok_or("memcached, waiting or balance?")?;
     let (mut mib, mut rounds, mut tb) = (None, 7, 10);
     while let Some(name) = arguments.next() {
-        let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
+        let value = arguments
+            .next()
+            .ok_or_else(|| format!("{name} needs a value"))?;
         match name.as_str() {
             "--mib" => mib = Some(value.parse()?),
             "--rounds" => rounds = value.parse()?,

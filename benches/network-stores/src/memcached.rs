@@ -19,7 +19,10 @@ pub(crate) fn run(mib: usize, rounds: usize) -> Result<()> {
     let (key, bytes) = (Key::new("table"), pattern(len));
     put(&store, &key, &bytes)?;
     let cut = chunks(&bare, key.as_str(), &bytes)?;
-    println!("{mib} MiB in {} chunks, medians of {rounds} interleaved rounds", cut.len());
+    println!(
+        "{mib} MiB in {} chunks, medians of {rounds} interleaved rounds",
+        cut.len()
+    );
 
     let mut series = [(); 4].map(|()| Series::default());
     let [ours_put, bare_put, ours_get, bare_get] = &mut series;
@@ -53,7 +56,10 @@ pub(crate) fn run(mib: usize, rounds: usize) -> Result<()> {
     assert!(get(&store, &key)? == bytes && read(&bare, &cut)?.concat() == bytes);
     println!("| work | ours | bare client | times as fast | bound |");
     println!("|---|---|---|---|---|");
-    for (work, ours, bare) in [("put", ours_put, bare_put), ("whole get", ours_get, bare_get)] {
+    for (work, ours, bare) in [
+        ("put", ours_put, bare_put),
+        ("whole get", ours_get, bare_get),
+    ] {
         let rate = |series: &Series| mib as f64 / series.median().as_secs_f64();
         println!(
             "| {work} {mib} MiB | {:.0} MiB/s | {:.0} MiB/s | {:.2} | >= 0.7 |",
@@ -66,12 +72,19 @@ pub(crate) fn run(mib: usize, rounds: usize) -> Result<()> {
 }
 
 pub(crate) fn bare(server: &Memcached) -> Result<memcache::Client> {
-    let url = format!("memcache://{}?protocol=ascii&tcp_nodelay=true", server.addr());
+    let url = format!(
+        "memcache://{}?protocol=ascii&tcp_nodelay=true",
+        server.addr()
+    );
     Ok(memcache::Client::connect(url)?)
 }
 
 /// The chunks that an entry was cut into, under names of the bare client's own.
-pub(crate) fn chunks(bare: &memcache::Client, item: &str, entry: &Bytes) -> Result<Vec<(String, Bytes)>> {
+pub(crate) fn chunks(
+    bare: &memcache::Client,
+    item: &str,
+    entry: &Bytes,
+) -> Result<Vec<(String, Bytes)>> {
     let manifest: Vec<u8> = bare.get(item)?.ok_or("no such entry")?;
     let manifest = Manifest::decode(&manifest)?.ok_or("the entry is one item")?;
     let mut cut = Vec::new();
@@ -91,13 +104,17 @@ pub(crate) fn write(bare: &memcache::Client, chunks: &[(String, Bytes)]) -> Resu
 }
 
 pub(crate) fn read(bare: &memcache::Client, chunks: &[(String, Bytes)]) -> Result<Vec<Vec<u8>>> {
-    let read = chunks.iter().map(|(name, _)| Ok(bare.get(name)?.ok_or("a chunk is gone")?));
+    let read = chunks
+        .iter()
+        .map(|(name, _)| Ok(bare.get(name)?.ok_or("a chunk is gone")?));
     read.collect()
 }
 
 pub(crate) fn put(store: &MemcachedBackend, key: &Key, bytes: &Bytes) -> Result<()> {
     let parts = (0..bytes.len()).step_by(PIECE);
-    let parts = parts.map(|at| bytes.slice(at..bytes.len().min(at + PIECE))).collect();
+    let parts = parts
+        .map(|at| bytes.slice(at..bytes.len().min(at + PIECE)))
+        .collect();
     block_on(store.put(key, Bytes::new(), parts, WriteOptions::new()))?.stored()?;
     Ok(())
 }
@@ -108,6 +125,7 @@ pub(crate) fn get(store: &MemcachedBackend, key: &Key) -> Result<Bytes> {
 }
 
 pub(crate) fn pattern(len: usize) -> Bytes {
-    let words = (0..len as u64 / 8).flat_map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+    let words =
+        (0..len as u64 / 8).flat_map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
     words.collect::<Vec<u8>>().into()
 }

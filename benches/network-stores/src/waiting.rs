@@ -48,8 +48,10 @@ pub(crate) fn run(mib: usize, rounds: usize) -> Result<()> {
     ];
 
     // Ours beside our transfers, the bare client beside bare ones; one after the other, then again.
-    let kinds: [(&str, &dyn Fn() -> Result<()>, &[usize]); 2] =
-        [("our get", &ours, &[0, 1, 4]), ("bare get", &theirs, &[2, 3, 4])];
+    let kinds: [(&str, &dyn Fn() -> Result<()>, &[usize]); 2] = [
+        ("our get", &ours, &[0, 1, 4]),
+        ("bare get", &theirs, &[2, 3, 4]),
+    ];
     for pause in [None, Some(Duration::from_micros(500))] {
         let mut rows: Vec<(String, Vec<Series>)> = Vec::new();
         for _ in 0..rounds {
@@ -62,11 +64,16 @@ pub(crate) fn run(mib: usize, rounds: usize) -> Result<()> {
                 row += 1;
             };
             for (kind, probe, beside) in kinds {
-                let alone = probe_until(probe, pause, |count| count == GETS / pause.map_or(1, |_| 10))?;
+                let alone = probe_until(probe, pause, |count| {
+                    count == GETS / pause.map_or(1, |_| 10)
+                })?;
                 note(format!("{kind}, alone"), alone);
                 for &load in beside {
                     let (name, work) = &loads[load];
-                    note(format!("{kind}, beside {name}"), probe_beside(probe, pause, work)?);
+                    note(
+                        format!("{kind}, beside {name}"),
+                        probe_beside(probe, pause, work)?,
+                    );
                 }
             }
         }
@@ -80,14 +87,18 @@ fn print(pause: Option<Duration>, mib: usize, rounds: usize, rows: &[(String, Ve
         None => "one after the other".to_owned(),
         Some(pause) => format!("with {pause:?} between them"),
     };
-    println!("\nGets of 1 KiB {how}, transfers of {mib} MiB; median and quietest of {rounds} rounds\n");
+    println!(
+        "\nGets of 1 KiB {how}, transfers of {mib} MiB; median and quietest of {rounds} rounds\n"
+    );
     println!("| work | gets | p50 | p99 | / alone | p99, quietest round | / alone |");
     println!("|---|---|---|---|---|---|---|");
     let mut alone = (Duration::ZERO, Duration::ZERO);
     for (name, series) in rows {
         let of_rounds = |percent| {
             let mut of_rounds = Series::default();
-            series.iter().for_each(|one| of_rounds.add(one.percentile(percent)));
+            series
+                .iter()
+                .for_each(|one| of_rounds.add(one.percentile(percent)));
             of_rounds
         };
         // What else the machine does only adds.
@@ -139,7 +150,6 @@ fn probe_until(
     }
     Ok(series)
 }
-
 
 /// Half a second of work that touches no memory.
 fn spin() {
