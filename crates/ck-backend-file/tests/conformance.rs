@@ -73,6 +73,7 @@ fn limits_hold_in_both_ways_of_writing() {
         let limits = Limits {
             value_bytes: 300_000,
             store_bytes: 1_000_000,
+            removes_stale: false,
         };
         pollster::block_on(conformance::run_limits(Arc::new(backend), limits));
     }

@@ -101,11 +101,6 @@ impl MemcachedBackend {
         };
         error.with("store", self.fleet.url())
     }
-
-    fn unsupported<T: Send + 'static>(&self, why: &'static str) -> BoxFuture<'_, Result<T>> {
-        let error = self.error(Fault::Unsupported(why), None);
-        Box::pin(std::future::ready(Err(error)))
-    }
 }
 
 impl Backend for MemcachedBackend {
@@ -173,8 +168,12 @@ impl Backend for MemcachedBackend {
         Box::pin(self.run_on(key, Fleet::remove))
     }
 
-    fn list(&self, _: Option<Cursor>, _: usize) -> BoxFuture<'_, Result<Page>> {
-        self.unsupported("memcached cannot list its entries; keep an index of the keys elsewhere")
+    /// Goes through all items of a server for each page. With `head_bytes` each entry that is one item is
+    /// transferred whole, because memcached gives out nothing less.
+    fn list(&self, cursor: Option<Cursor>, head_bytes: usize) -> BoxFuture<'_, Result<Page>> {
+        Box::pin(self.run(None, move |fleet, _| {
+            fleet.list(cursor.as_ref(), head_bytes)
+        }))
     }
 
     fn lease<'a>(
@@ -190,10 +189,10 @@ impl Backend for MemcachedBackend {
         })
     }
 
+    /// Goes through all items of all servers. The limit is that of the servers, which others may share; for
+    /// what the servers count themselves see [`MemcachedBackend::server_stats`].
     fn usage(&self) -> BoxFuture<'_, Result<Usage>> {
-        self.unsupported(
-            "memcached counts items, chunks and leases among them, and not entries; see `server_stats`",
-        )
+        Box::pin(self.run(None, |fleet, _| fleet.usage()))
     }
 
     /// Does nothing: the servers forget what is expired by themselves.

@@ -40,6 +40,8 @@ pub(crate) struct Meta {
     pub(crate) cas: u64,
     pub(crate) size: u64,
     pub(crate) opaque: Option<u64>,
+    /// Seconds since it was last used.
+    pub(crate) idle: u64,
 }
 
 /// An item.
@@ -82,9 +84,46 @@ pub(crate) fn get(wire: &mut Wire, key: &str, limit: u64) -> Result<Option<Item>
     }
 }
 
+/// The first bytes of an item, at most so many, without using it. Whoever wants all of them says `u64::MAX`:
+/// the others are sent too, and thrown away.
+pub(crate) fn peek(
+    wire: &mut Wire,
+    key: &str,
+    most: u64,
+    limit: u64,
+) -> Result<Option<Item>, Fault> {
+    wire.write(format!("mg {key} u v f t c s l\r\n").as_bytes())?;
+    match reply(wire)? {
+        Reply::Value(len, meta) => {
+            if len as u64 > limit {
+                return Err(wire.garbled(format!("an item of {len} bytes")));
+            }
+            wire.allow(len as u64);
+            let kept = usize::try_from(most).map_or(len, |most| most.min(len));
+            let mut value = vec![0; kept];
+            wire.fill(&mut value)?;
+            wire.skip(len - kept)?;
+            wire.end_of_value()?;
+            let value = value.into();
+            Ok(Some(Item { meta, value }))
+        }
+        Reply::Missing => Ok(None),
+        other => Err(unexpected(wire, &other)),
+    }
+}
+
 /// What is known of an item, without its value and without using it.
 pub(crate) fn head(wire: &mut Wire, key: &str) -> Result<Option<Meta>, Fault> {
-    wire.write(format!("mg {key} f t c s\r\n").as_bytes())?;
+    wire.write(head_command(key).as_bytes())?;
+    known(wire)
+}
+
+pub(crate) fn head_command(key: &str) -> String {
+    format!("mg {key} u f t c s l\r\n")
+}
+
+/// The answer to [`head_command`].
+pub(crate) fn known(wire: &mut Wire) -> Result<Option<Meta>, Fault> {
     match reply(wire)? {
         Reply::Done(meta) => Ok(Some(meta)),
         Reply::Missing => Ok(None),
@@ -203,6 +242,51 @@ pub(crate) fn stats(wire: &mut Wire, what: &str) -> Result<Vec<(String, String)>
     Err(wire.garbled(format!("more than {MOST} statistics")))
 }
 
+/// Shows `see` the name of each item of the server, in no order, as it goes through its hash table. What is
+/// stored meanwhile may be missed. `false` when the server does that for somebody else now.
+pub(crate) fn walk(wire: &mut Wire, mut see: impl FnMut(String)) -> Result<bool, Fault> {
+    /// A line may take the time of so many bytes: the server takes a microsecond or two for it.
+    const LINE_BYTES: u64 = 1 << 10;
+    wire.write(b"lru_crawler metadump hash\r\n")?;
+    loop {
+        let line = wire.line()?;
+        if let Some(rest) = line.strip_prefix("key=") {
+            wire.allow(LINE_BYTES);
+            let name = rest.split(' ').next().unwrap_or_default();
+            if let Some(name) = unescape(name) {
+                see(name);
+            }
+        } else if line == "END" {
+            return Ok(true);
+        } else if line.starts_with("BUSY") {
+            return Ok(false);
+        } else {
+            return Err(match refusal(wire, line) {
+                // `-o no_lru_crawler`, or a proxy.
+                Fault::Refused { server, reply } | Fault::Garbled { server, reply } => {
+                    Fault::NoWalk { server, reply }
+                }
+                other => other,
+            });
+        }
+    }
+}
+
+/// A name as the server spells it there: all but a few characters as `%` and two hex digits. `None` for one
+/// that is no text.
+fn unescape(name: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut rest = name;
+    while let Some((plain, escaped)) = rest.split_once('%') {
+        bytes.extend_from_slice(plain.as_bytes());
+        let (digits, behind) = escaped.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        rest = behind;
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    String::from_utf8(bytes).ok()
+}
+
 /// The version of the server, and proof that it is a memcached.
 pub(crate) fn version(wire: &mut Wire) -> Result<String, Fault> {
     wire.write(b"version\r\n")?;
@@ -256,6 +340,7 @@ fn meta<'a>(words: impl Iterator<Item = &'a str>) -> Option<Meta> {
             "t" => meta.ttl = value.parse().ok()?,
             "c" => meta.cas = value.parse().ok()?,
             "s" => meta.size = value.parse().ok()?,
+            "l" => meta.idle = value.parse().ok()?,
             "O" => meta.opaque = Some(value.parse().ok()?),
             _ => {}
         }
@@ -301,6 +386,7 @@ mod tests {
             cas,
             size: 9,
             opaque: None,
+            idle: 0,
         };
         assert_eq!(
             parse("VA 9 f4 t-1 c77 s9"),
@@ -312,6 +398,15 @@ mod tests {
         assert_eq!(parse("NF"), Some(Reply::Missing));
         assert_eq!(parse("NS"), Some(Reply::Exists));
         assert_eq!(parse("EX"), Some(Reply::Exists));
+    }
+
+    #[test]
+    fn names_in_a_walk_are_unescaped() {
+        assert_eq!(unescape("a%3Ab%25-c").as_deref(), Some("a:b%-c"));
+        assert_eq!(unescape("%D0%BA").as_deref(), Some("к"));
+        for name in ["%", "a%2", "%zz", "%ff", "%é1"] {
+            assert_eq!(unescape(name), None, "{name}");
+        }
     }
 
     #[test]

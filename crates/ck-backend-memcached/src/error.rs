@@ -51,6 +51,14 @@ pub(crate) enum Fault {
     },
     #[error("the chunks of the entry went out of memory while it was written")]
     ChunksEvicted { missing: usize },
+    #[error(
+        "memcached does not list its items: its crawler is off (`-o no_lru_crawler`), or it is another server"
+    )]
+    NoWalk { server: Arc<str>, reply: String },
+    #[error("memcached lists its items for somebody else; try again")]
+    WalkBusy { server: Arc<str> },
+    #[error("the cursor is none that this store gave out")]
+    Cursor,
     #[error("others keep changing the entry; try again")]
     Contended,
     #[error("the head does not have the promised length")]
@@ -85,14 +93,19 @@ impl Fault {
             | Self::ItemTooLarge { .. }
             | Self::ChunksEvicted { .. }
             | Self::Contended
+            | Self::WalkBusy { .. }
             | Self::Random { .. } => ErrorKind::Transient,
             Self::Refused { .. } | Self::Garbled { .. } => ErrorKind::Permanent,
             Self::Authentication { .. } => ErrorKind::Authentication,
-            Self::TooOld { .. } | Self::Unsupported(_) => ErrorKind::Unsupported,
+            Self::TooOld { .. } | Self::NoWalk { .. } | Self::Unsupported(_) => {
+                ErrorKind::Unsupported
+            }
             Self::ChunkGone { .. } | Self::ChunkLength { .. } | Self::Range { .. } => {
                 ErrorKind::Corrupt
             }
-            Self::HeadLength { .. } | Self::WriterBroken | Self::Option { .. } => ErrorKind::Misuse,
+            Self::HeadLength { .. } | Self::WriterBroken | Self::Cursor | Self::Option { .. } => {
+                ErrorKind::Misuse
+            }
         }
     }
 }
@@ -117,7 +130,9 @@ impl From<Fault> for Error {
             | Fault::Authentication { server, reply }
             | Fault::OutOfMemory { server, reply }
             | Fault::ItemTooLarge { server, reply }
+            | Fault::NoWalk { server, reply }
             | Fault::Garbled { server, reply } => error.with("server", server).with("reply", reply),
+            Fault::WalkBusy { server } => error.with("server", server),
             Fault::TooOld { server, version } => {
                 error.with("server", server).with("version", version)
             }
@@ -139,7 +154,7 @@ impl From<Fault> for Error {
                 .with("entry_bytes", len),
             Fault::Option { option, value, .. } => error.with(option, value),
             Fault::Random { source } => error.with_source(source),
-            Fault::Contended | Fault::WriterBroken | Fault::Unsupported(_) => error,
+            Fault::Contended | Fault::Cursor | Fault::WriterBroken | Fault::Unsupported(_) => error,
         }
     }
 }

@@ -162,18 +162,20 @@ impl Fleet {
         let Some(meta) = self.head(name, deadline)? else {
             return Ok(None);
         };
-        let (bytes, expiry) = if time::is_manifest(&meta) {
-            match self.find(name, deadline)? {
-                Some(found) => (found.len(), found.expiry),
-                None => return Ok(None),
-            }
-        } else {
-            (meta.size, time::expiry(&meta))
-        };
+        let expiry = time::expiry(&meta);
         if expiry.is_expired() {
             return Ok(None);
         }
+        let bytes = if time::is_manifest(&meta) {
+            match self.peek_manifest(name, deadline)? {
+                Some(manifest) => manifest.total_len(),
+                None => return Ok(None),
+            }
+        } else {
+            meta.size
+        };
         let info = EntryInfo::new(name, bytes).with_key(key.clone());
+        let info = info.with_last_used(time::last_used(&meta));
         Ok(Some(info.with_expiry(expiry)))
     }
 
@@ -393,6 +395,29 @@ impl Fleet {
         })
     }
 
+    /// The manifest under this name, without using it; `None` when it is gone or none.
+    pub(crate) fn peek_manifest(
+        &self,
+        name: &str,
+        deadline: Deadline,
+    ) -> Result<Option<Manifest>, Fault> {
+        let item = self.peek(name, u64::MAX, deadline)?;
+        Ok(item.and_then(|item| Manifest::decode(&item.value).ok().flatten()))
+    }
+
+    /// The first bytes of an item, without using it.
+    pub(crate) fn peek(
+        &self,
+        name: &str,
+        most: u64,
+        deadline: Deadline,
+    ) -> Result<Option<Item>, Fault> {
+        let server = self.server_of(name);
+        server.run(Use::Small, Again::Yes, deadline, |wire| {
+            command::peek(wire, name, most, server.longest_answer())
+        })
+    }
+
     fn head(&self, name: &str, deadline: Deadline) -> Result<Option<Meta>, Fault> {
         self.run(name, deadline, Again::Yes, |wire| command::head(wire, name))
     }
@@ -416,13 +441,6 @@ impl Fleet {
 }
 
 impl Found {
-    pub(crate) fn len(&self) -> u64 {
-        match &self.content {
-            Content::Whole(value) => value.len() as u64,
-            Content::Chunks(manifest) => manifest.total_len(),
-        }
-    }
-
     /// The generation of an entry in chunks. Of one item: a hash of its length, its first and its last KiB,
     /// of which the first holds a random number in what this project writes. Touching an item changes its
     /// unique number on the server, so that is no version.

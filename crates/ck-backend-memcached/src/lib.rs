@@ -19,6 +19,7 @@
 mod backend;
 mod builder;
 mod bulk;
+mod catalogue;
 mod command;
 mod cutter;
 mod deadline;

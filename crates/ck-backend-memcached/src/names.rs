@@ -34,6 +34,16 @@ pub(crate) fn entry(prefix: &str, key: &Key) -> String {
     format!("{prefix}{HASHED}{}", hash(key))
 }
 
+/// Whether an item of this name is an entry or its manifest, and which key it has. Of a hashed key nothing is
+/// known.
+pub(crate) fn key_of(prefix: &str, name: &str) -> Option<Option<Key>> {
+    let text = name.strip_prefix(prefix)?;
+    if !is_plain(name) || text.is_empty() || text.starts_with(CHUNK) || text.starts_with(LEASE) {
+        return None;
+    }
+    Some((!text.starts_with(HASHED)).then(|| Key::new(text)))
+}
+
 /// The item of a chunk.
 pub(crate) fn chunk(prefix: &str, generation: u128, index: usize) -> String {
     format!("{prefix}{CHUNK}{}", ck_frame::chunk_name(generation, index))
@@ -85,6 +95,22 @@ mod tests {
             let name = entry("", &Key::new(text));
             assert_ne!(name, text);
             assert!(name.starts_with("ckh:"));
+        }
+    }
+
+    #[test]
+    fn entries_are_told_from_chunks_leases_and_what_has_another_prefix() {
+        let key = Key::new("a");
+        assert_eq!(key_of("p:", &entry("p:", &key)), Some(Some(key.clone())));
+        assert_eq!(key_of("p:", &entry("p:", &Key::new("a b"))), Some(None));
+        for name in [
+            chunk("p:", 1, 1),
+            lease("p:", &key),
+            entry("q:", &key),
+            "p:".to_owned(),
+            "p:ключ".to_owned(),
+        ] {
+            assert_eq!(key_of("p:", &name), None, "{name}");
         }
     }
 

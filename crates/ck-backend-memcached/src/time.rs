@@ -12,9 +12,9 @@
 //! another client has touched the item, or nothing was recorded: then the server's seconds are counted from
 //! now. Items live a second longer on the server than recorded, because its clock may be a second ahead.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use ck_core::Expiry;
+use ck_core::{Expiry, unix_now};
 
 use crate::command::Meta;
 
@@ -83,10 +83,15 @@ pub(crate) fn expiry(meta: &Meta) -> Expiry {
     Expiry::from_unix_seconds(told)
 }
 
+/// When the item was last used, to the second.
+pub(crate) fn last_used(meta: &Meta) -> SystemTime {
+    let now = SystemTime::now();
+    now.checked_sub(Duration::from_secs(meta.idle))
+        .unwrap_or(now)
+}
+
 fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| elapsed.as_secs())
+    unix_now().as_secs()
 }
 
 #[cfg(test)]

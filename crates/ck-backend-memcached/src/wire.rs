@@ -3,12 +3,20 @@
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::error::Fault;
 
 const BUFFER: usize = 16 << 10;
+/// The most bytes that one call to the system writes. Between two calls of a long transfer other threads may run: a call
+/// that copies a MiB holds its processor for as long as many small operations take.
+const WRITTEN: usize = 256 << 10;
+/// The same for reading, where copying also waits for memory that was never touched.
+const READ: usize = 64 << 10;
+/// The most parts of one call.
+const PARTS: usize = 16;
 /// No answer of memcached has a longer line.
 const LONGEST_LINE: usize = 4 << 10;
 
@@ -85,13 +93,20 @@ impl Wire {
         IoSlice::advance_slices(&mut parts, 0);
         while !parts.is_empty() {
             let left = remaining(&self.deadline, &self.server)?;
+            let mut few = [IoSlice::new(&[]); PARTS];
+            let few = first_of(parts, &mut few);
             let written = self
                 .stream
                 .set_write_timeout(Some(left))
-                .and_then(|()| self.stream.write_vectored(parts));
+                .and_then(|()| self.stream.write_vectored(few));
             match written {
                 Ok(0) => return Err(self.fault("write to", io::ErrorKind::WriteZero.into())),
-                Ok(count) => IoSlice::advance_slices(&mut parts, count),
+                Ok(count) => {
+                    IoSlice::advance_slices(&mut parts, count);
+                    if count >= WRITTEN {
+                        thread::yield_now();
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.fault("write to", error)),
             }
@@ -133,7 +148,11 @@ impl Wire {
         let mut at = 0;
         while at < memory.len() {
             if self.start == self.end && memory.len() - at >= BUFFER {
-                at += self.receive(&mut memory[at..])?;
+                let end = memory.len().min(at + READ);
+                at += self.receive(&mut memory[at..end])?;
+                if memory.len() > READ {
+                    thread::yield_now();
+                }
                 continue;
             }
             if self.start == self.end {
@@ -144,6 +163,21 @@ impl Wire {
             memory[at..at + count].copy_from_slice(&self.buffer[self.start..self.start + count]);
             self.start += count;
             at += count;
+        }
+        Ok(())
+    }
+
+    /// Reads so many bytes that nobody wants.
+    pub(crate) fn skip(&mut self, len: usize) -> Result<(), Fault> {
+        let mut left = len;
+        while left > 0 {
+            if self.start == self.end {
+                (self.start, self.end) = (0, 0);
+                self.receive_buffer()?;
+            }
+            let count = (self.end - self.start).min(left);
+            self.start += count;
+            left -= count;
         }
         Ok(())
     }
@@ -198,6 +232,24 @@ impl Wire {
     fn fault(&self, action: &'static str, source: io::Error) -> Fault {
         fault(action, &self.server, &self.deadline, source)
     }
+}
+
+/// The parts of the next call.
+fn first_of<'a, 'b>(
+    parts: &'b [IoSlice<'_>],
+    few: &'a mut [IoSlice<'b>; PARTS],
+) -> &'a [IoSlice<'b>] {
+    let (mut count, mut bytes) = (0, 0);
+    for part in parts {
+        if count == PARTS || bytes == WRITTEN {
+            break;
+        }
+        let more = part.len().min(WRITTEN - bytes);
+        few[count] = IoSlice::new(&part[..more]);
+        bytes += more;
+        count += 1;
+    }
+    &few[..count]
 }
 
 fn remaining(deadline: &Deadline, server: &Arc<str>) -> Result<Duration, Fault> {

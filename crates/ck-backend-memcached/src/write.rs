@@ -3,8 +3,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ck_core::{
-    BoxFuture, EntryWriter, Error, Key, Outcome, Rejection, Result, WriteOptions, background,
-    offload,
+    BoxFuture, EntryWriter, Error, Key, Outcome, Rejection, Result, WriteMode, WriteOptions,
+    background, offload,
 };
 use ck_frame::Manifest;
 
@@ -74,7 +74,7 @@ impl Writer {
         };
         if writer.is_too_large(hint.max(writer.total)) {
             return writer
-                .reject(hint.max(writer.total), deadline)
+                .reject(hint.max(writer.total), limit, deadline)
                 .map(ControlFlow::Break);
         }
         if writer.total > limit {
@@ -87,13 +87,14 @@ impl Writer {
         !self.fleet.settings.chunking && bytes > self.limit
     }
 
-    /// The entry is not stored, so the older one under the key is stale.
-    fn reject(&self, bytes: u64, deadline: Deadline) -> Result<Rejection, Fault> {
-        self.fleet.remove(&self.name, deadline)?;
-        Ok(Rejection::ValueTooLarge {
-            bytes,
-            limit: self.limit,
-        })
+    /// The entry is too large to be stored, so the one that it was to replace is stale, and goes.
+    fn reject(&self, bytes: u64, limit: u64, deadline: Deadline) -> Result<Rejection, Fault> {
+        match self.options.mode {
+            WriteMode::Overwrite => self.fleet.remove(&self.name, deadline)?,
+            WriteMode::Update(version) => self.fleet.discard(&self.name, version, deadline)?,
+            WriteMode::Create => false,
+        };
+        Ok(Rejection::ValueTooLarge { bytes, limit })
     }
 
     /// Takes the pieces, and gives them back as chunks that are ready to be sent.
@@ -135,7 +136,9 @@ impl Writer {
         let more: u64 = parts.iter().map(|part| part.len() as u64).sum();
         self.total = self.total.saturating_add(more);
         if self.is_too_large(self.total) {
-            return self.reject(self.total, deadline).map(ControlFlow::Break);
+            return self
+                .reject(self.total, self.limit, deadline)
+                .map(ControlFlow::Break);
         }
         let chunks = self.append(parts, deadline)?;
         if let Some(draft) = &mut self.draft {
@@ -144,10 +147,9 @@ impl Writer {
                 sent => sent?,
             }
             if draft.lengths.len() > self.most_chunks {
-                return Ok(ControlFlow::Break(Rejection::ValueTooLarge {
-                    bytes: self.total,
-                    limit: self.total - more,
-                }));
+                return self
+                    .reject(self.total, self.total - more, deadline)
+                    .map(ControlFlow::Break);
             }
         }
         self.is_broken = false;
@@ -179,10 +181,9 @@ impl Writer {
             finished => finished?,
         }
         if draft.lengths.len() > self.most_chunks {
-            return Ok(Outcome::Rejected(Rejection::ValueTooLarge {
-                bytes: self.total,
-                limit: self.limit,
-            }));
+            return self
+                .reject(self.total, self.total - 1, deadline)
+                .map(Outcome::Rejected);
         }
         let manifest = draft.manifest()?;
         // From now on they live as long as the entry, and all of them are still there.

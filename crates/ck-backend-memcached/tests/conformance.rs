@@ -66,6 +66,25 @@ fn one_connection_and_many_small_chunks_conform() {
 }
 
 #[test]
+fn limits_hold_and_what_is_refused_takes_the_stale_entry_along() {
+    let servers = [Memcached::start_with(&[
+        "-m",
+        "8",
+        "-I",
+        "64k",
+        "-o",
+        "slab_chunk_max=32768",
+    ])];
+    let backend = builder(&servers).chunking(false).build().unwrap();
+    let limits = conformance::Limits {
+        value_bytes: (64 << 10) - 512,
+        store_bytes: 8 << 20,
+        removes_stale: true,
+    };
+    block_on(conformance::run_limits(Arc::new(backend), limits));
+}
+
+#[test]
 fn the_store_conforms_inside_a_runtime() {
     let servers = [Memcached::start_with(&MEMORY)];
     let backend: Arc<dyn Backend> = Arc::new(builder(&servers).build().unwrap());

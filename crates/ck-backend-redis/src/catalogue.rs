@@ -87,7 +87,7 @@ pub(crate) async fn list(
         .filter(|name| !name::is_part(prefix, name))
         .collect();
     let glance = head_bytes.max(GLANCE);
-    let moment = found::unix_now();
+    let moment = ck_core::unix_now();
     let asked = store.small(true, |mut connection| {
         let mut commands = Vec::with_capacity(3 * names.len());
         for name in &names {

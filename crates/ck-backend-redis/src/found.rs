@@ -1,7 +1,7 @@
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
-use ck_core::Expiry;
+use ck_core::{Expiry, unix_now};
 use redis::Value;
 
 use crate::connection::{bytes, int, length};
@@ -91,10 +91,4 @@ pub(crate) fn expiry(ttl: i64, moment: Duration) -> Option<Expiry> {
             Some(Expiry::from_unix_seconds(end.as_secs().max(1)))
         }
     }
-}
-
-pub(crate) fn unix_now() -> Duration {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
 }

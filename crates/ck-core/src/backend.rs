@@ -403,7 +403,8 @@ pub enum Outcome {
         /// Bytes of the entry, as the store counts them against its limits.
         bytes: u64,
     },
-    /// The entry is not stored; an older one under the same key is still there.
+    /// The entry is not stored. An older one under the same key is still there, except where
+    /// [`Rejection::ValueTooLarge`] says otherwise.
     Rejected(Rejection),
 }
 
@@ -441,6 +442,9 @@ impl Outcome {
 #[non_exhaustive]
 pub enum Rejection {
     /// The entry is larger than the store's limit for one value.
+    ///
+    /// No retry helps, so what the entry was to replace is stale; a store may remove it, and says so in its
+    /// own documentation.
     ValueTooLarge {
         /// Bytes of the entry, as far as they were known when it was refused.
         bytes: u64,

@@ -48,7 +48,7 @@ impl Expiry {
             .with("ttl_seconds", ttl.as_secs()));
         }
         let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
-        Ok(Self(unix_now().saturating_add(seconds)))
+        Ok(Self(unix_now().as_secs().saturating_add(seconds)))
     }
 
     /// The stored form: Unix seconds, 0 for never.
@@ -72,21 +72,23 @@ impl Expiry {
     /// Whether the moment has come.
     #[must_use]
     pub fn is_expired(self) -> bool {
-        self.0 != 0 && unix_now() >= self.0
+        self.0 != 0 && unix_now().as_secs() >= self.0
     }
 
     /// The time left, zero once expired; `None` for never.
     #[must_use]
     pub fn remaining(self) -> Option<Duration> {
-        (self.0 != 0).then(|| Duration::from_secs(self.0.saturating_sub(unix_now())))
+        (self.0 != 0).then(|| Duration::from_secs(self.0.saturating_sub(unix_now().as_secs())))
     }
 }
 
-/// Whole seconds since 1970; a clock before that counts as 0, so that nothing reads as expired.
-fn unix_now() -> u64 {
+/// The time since 1970, by the system's clock. A clock that stands before that counts as 1970, so that
+/// nothing reads as expired.
+#[must_use]
+pub fn unix_now() -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| elapsed.as_secs())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -96,7 +98,7 @@ mod tests {
     #[test]
     fn a_fraction_of_a_second_lives_for_a_whole_one() {
         let expiry = Expiry::after(Duration::from_millis(1)).unwrap();
-        assert!(expiry.unix_seconds() > unix_now());
+        assert!(expiry.unix_seconds() > unix_now().as_secs());
     }
 
     #[test]
@@ -109,8 +111,8 @@ mod tests {
 
     #[test]
     fn an_entry_is_expired_at_its_very_second() {
-        assert!(Expiry::from_unix_seconds(unix_now()).is_expired());
-        assert!(!Expiry::from_unix_seconds(unix_now() + 5).is_expired());
+        assert!(Expiry::from_unix_seconds(unix_now().as_secs()).is_expired());
+        assert!(!Expiry::from_unix_seconds(unix_now().as_secs() + 5).is_expired());
         assert_eq!(Expiry::NEVER.remaining(), None);
     }
 }

@@ -34,7 +34,7 @@ pub use backend::{
 };
 pub use budget::{MemoryBudget, Reservation};
 pub use error::{Error, ErrorKind, Result};
-pub use expiry::Expiry;
+pub use expiry::{Expiry, unix_now};
 pub use heap::note_freed;
 pub use key::Key;
 pub use memory_entry::MemoryEntry;

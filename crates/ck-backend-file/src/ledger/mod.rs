@@ -11,7 +11,7 @@ mod table;
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
@@ -502,11 +502,7 @@ impl Drop for Locked<'_> {
 
 /// Now, in Unix nanoseconds.
 pub(crate) fn unix_nanos() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| {
-            u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
-        })
+    u64::try_from(ck_core::unix_now().as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{append, begin, holds, is_missing, pattern, store, supported};
-use crate::{Backend, Key, Outcome, Rejection, WriteOptions};
+use crate::{Backend, Key, Outcome, Rejection, WriteMode, WriteOptions};
 
 /// The limits of a store under test.
 #[derive(Debug, Clone, Copy)]
@@ -13,6 +13,8 @@ pub struct Limits {
     pub value_bytes: usize,
     /// The most bytes of the whole store: at least two entries of `value_bytes`, at most 64 MiB.
     pub store_bytes: u64,
+    /// Whether an entry that is refused for its size takes along the older one that it was to replace.
+    pub removes_stale: bool,
 }
 
 /// Checks what happens to entries that do not fit. `backend` must be empty and have these limits.
@@ -29,7 +31,6 @@ pub async fn run_limits(backend: Arc<dyn Backend>, limits: Limits) {
 async fn a_value_beyond_the_limit_is_rejected(backend: &dyn Backend, limits: Limits) {
     let key = Key::new("limits/value");
     let old = pattern(1, 40);
-    store(backend, &key, &old).await;
     let (fits, large) = (
         pattern(2, limits.value_bytes),
         pattern(3, limits.value_bytes + 1),
@@ -39,11 +40,14 @@ async fn a_value_beyond_the_limit_is_rejected(backend: &dyn Backend, limits: Lim
         .with_size_hint(Some(large.len() as u64));
 
     // Known at once.
+    store(backend, &key, &old).await;
     match backend.create(&key, hint).await.unwrap() {
         ControlFlow::Break(rejection) => check(&rejection, limits),
         ControlFlow::Continue(_) => panic!("the store starts an entry that is too large"),
     }
+    refused(backend, &key, &old, limits).await;
     // In one call.
+    store(backend, &key, &old).await;
     let put = backend
         .put(&key, large.slice(..10), vec![large.slice(10..)], hint)
         .await;
@@ -51,7 +55,9 @@ async fn a_value_beyond_the_limit_is_rejected(backend: &dyn Backend, limits: Lim
         Outcome::Rejected(rejection) => check(&rejection, limits),
         Outcome::Stored { .. } => panic!("the store takes an entry that is too large"),
     }
+    refused(backend, &key, &old, limits).await;
     // Found out while writing.
+    store(backend, &key, &old).await;
     let mut writer = begin(backend, &key, WriteOptions::new().with_head_len(10)).await;
     append(&mut *writer, vec![large.slice(10..large.len() - 1)]).await;
     match writer
@@ -63,11 +69,25 @@ async fn a_value_beyond_the_limit_is_rejected(backend: &dyn Backend, limits: Lim
         ControlFlow::Continue(()) => panic!("the store takes more bytes than its limit"),
     }
     drop(writer);
+    refused(backend, &key, &old, limits).await;
+    // What was to replace nothing takes nothing along.
+    store(backend, &key, &old).await;
+    let create = hint.with_mode(WriteMode::Create);
+    assert!(backend.create(&key, create).await.unwrap().is_break());
     holds(backend, &key, &old).await;
 
     store(backend, &key, &fits).await;
     holds(backend, &key, &fits).await;
     assert!(backend.remove(&key).await.unwrap());
+}
+
+/// What is under the key after an entry was refused that was to replace `old`.
+async fn refused(backend: &dyn Backend, key: &Key, old: &Bytes, limits: Limits) {
+    if limits.removes_stale {
+        assert!(is_missing(backend, key).await, "the stale entry is there");
+    } else {
+        holds(backend, key, old).await;
+    }
 }
 
 #[track_caller]

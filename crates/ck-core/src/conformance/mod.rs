@@ -31,12 +31,13 @@ mod tests;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::{
     Backend, EntryReader, EntryWriter, ErrorKind, Expiry, Key, Outcome, Result, WriteOptions,
+    unix_now,
 };
 
 pub use limits::{Limits, run_limits};
@@ -159,10 +160,7 @@ fn in_seconds(seconds: u64) -> Expiry {
 
 /// A moment that has passed.
 fn expired() -> Expiry {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
+    let now = unix_now().as_secs();
     Expiry::from_unix_seconds(now.saturating_sub(5).max(1))
 }
 

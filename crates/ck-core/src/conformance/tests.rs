@@ -642,6 +642,7 @@ fn run_all(defect: Defect) {
     let limits = Limits {
         value_bytes: usize::try_from(VALUE_LIMIT).unwrap(),
         store_bytes: LIMIT,
+        removes_stale: false,
     };
     pollster::block_on(run_limits(Arc::new(MapStore::new(defect)), limits));
 }
