@@ -12,16 +12,19 @@ const PADDING: usize = 64;
 /// memcached gives out items only as a whole, so a chunk begins where a piece of the entry does, and a
 /// piece is a column's buffer: whoever reads a few columns fetches their chunks and little else. Small
 /// pieces are gathered until they are worth a chunk: 4 KiB, and more as the entry grows, so that the
-/// manifest stays small.
+/// manifest stays small. A piece that is worth a chunk shares none with 4 KiB or more before it, such as the
+/// description of a batch, as long as half of the manifest is free.
 #[derive(Debug)]
 pub(crate) struct Cutter {
     most: usize,
-    /// How many chunks an entry has before they grow with it.
-    many: u64,
+    /// How many chunks a manifest has room for.
+    room: u64,
+    /// How many there are.
+    count: u64,
+    /// Bytes in all of them.
+    cut: u64,
     pending: Vec<Bytes>,
     pending_len: usize,
-    /// Bytes in all chunks so far.
-    cut: u64,
 }
 
 /// A chunk, in pieces.
@@ -32,11 +35,11 @@ impl Cutter {
     pub(crate) fn new(most: usize, manifest: usize) -> Self {
         Self {
             most: most.max(1),
-            // Their number grows with the logarithm of the entry's length from there.
-            many: (manifest as u64 / 8).max(1),
+            room: manifest as u64,
+            count: 0,
+            cut: 0,
             pending: Vec::new(),
             pending_len: 0,
-            cut: 0,
         }
     }
 
@@ -45,8 +48,13 @@ impl Cutter {
         if piece.is_empty() {
             return;
         }
-        let worth = LEAST.max(usize::try_from(self.cut / self.many).unwrap_or(usize::MAX));
-        if self.pending_len >= worth.min(self.most) && piece.len() >= PADDING {
+        let left = self.room.saturating_sub(self.count).max(1);
+        // With half of what is left the entry may double: what is left shrinks as the root of its length grows.
+        let worth = usize::try_from(2 * self.cut / left).unwrap_or(usize::MAX);
+        let worth = worth.max(LEAST).min(self.most);
+        let stands_apart =
+            self.pending_len >= LEAST && piece.len() >= worth && left > self.room / 2;
+        if stands_apart || self.pending_len >= worth && piece.len() >= PADDING {
             self.finish(chunks);
         }
         while self.pending_len + piece.len() > self.most {
@@ -62,6 +70,7 @@ impl Cutter {
         if self.pending_len > 0 {
             chunks.push(std::mem::take(&mut self.pending));
             self.cut += self.pending_len as u64;
+            self.count += 1;
             self.pending_len = 0;
         }
     }
@@ -107,6 +116,23 @@ mod tests {
     }
 
     #[test]
+    fn a_column_of_a_large_entry_shares_no_chunk_with_the_description_of_its_batch() {
+        let mut cutter = Cutter::new(1 << 20, 1 << 14);
+        let mut chunks = Vec::new();
+        for _ in 0..64 {
+            for piece in [10_000, 40_000, 40_000] {
+                cutter.push(Bytes::from(vec![1; piece]), &mut chunks);
+            }
+        }
+        cutter.finish(&mut chunks);
+        let lengths: Vec<_> = chunks.iter().map(|chunk| len(chunk)).collect();
+        assert!(
+            lengths[lengths.len() - 3..] == [10_000, 40_000, 40_000],
+            "{lengths:?}"
+        );
+    }
+
+    #[test]
     fn no_chunk_is_longer_than_the_limit() {
         assert_eq!(cut(512, &[1, 2_000, 0, 100]), [512, 512, 512, 512, 53]);
         assert_eq!(cut(100, &[100, 100, 1]), [100, 100, 1]);
@@ -115,17 +141,22 @@ mod tests {
 
     #[test]
     fn the_number_of_chunks_stays_bounded() {
-        let mut cutter = Cutter::new(1 << 20, 1 << 18);
-        let (mut chunks, mut count) = (Vec::new(), 0);
-        let piece = Bytes::from(vec![1; 8 << 10]);
-        for _ in 0..(8_u64 << 30) / (8 << 10) {
-            cutter.push(piece.clone(), &mut chunks);
-            count += chunks.len();
-            chunks.clear();
+        for (large, small, gib) in [(4 << 10, 4 << 10, 16), (64 << 10, 8 << 10, 64)] {
+            let mut cutter = Cutter::new(1 << 20, 1 << 18);
+            let (mut chunks, mut count) = (Vec::new(), 0);
+            let pieces = [Bytes::from(vec![1; large]), Bytes::from(vec![1; small])];
+            let both = (large + small) as u64;
+            for _ in 0..(gib << 30) / both {
+                for piece in &pieces {
+                    cutter.push(piece.clone(), &mut chunks);
+                }
+                count += chunks.len();
+                chunks.clear();
+            }
+            assert!(
+                (150_000..1 << 18).contains(&count),
+                "{count} chunks of {gib} GiB"
+            );
         }
-        assert!(
-            (100_000..150_000).contains(&count),
-            "{count} chunks of 8 GiB"
-        );
     }
 }
