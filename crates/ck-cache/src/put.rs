@@ -155,7 +155,9 @@ impl Cache {
                         let mode = WriteMode::Overwrite;
                         let draft = shared.draft(&**backend, &key, form, &content, options, mode);
                         match draft.instrument(debug_span!("ck.encode")).await? {
-                            Draft::Rejected(rejection) => return Ok(Outcome::Rejected(rejection)),
+                            Draft::Rejected(rejection) => {
+                                return shared.rejected(&key, rejection).await;
+                            }
                             draft => Some(draft),
                         }
                     }
@@ -191,11 +193,8 @@ impl Cache {
                     let bytes = collected.bytes;
                     let rejection = Rejection::ValueTooLarge { bytes, limit };
                     let key = self.resolve(key).await?;
-                    // Nothing takes the place of what is there.
-                    let _ = self.shared.publish(&key, None, None, None).await?;
-                    return self
-                        .shared
-                        .settle_put(Ok(Outcome::Rejected(rejection)), &key);
+                    let rejected = self.shared.rejected(&key, rejection).await;
+                    return self.shared.settle_put(rejected, &key);
                 }
                 let content = Content::Table(Table::new(schema, collected.batches)?);
                 return self.put_content(key, Form::Table, content, options).await;
@@ -207,7 +206,7 @@ impl Cache {
                     .shared
                     .draft_table(&**backend, &key, schema, source, None, options, mode);
                 match draft.instrument(debug_span!("ck.encode")).await? {
-                    Draft::Rejected(rejection) => Ok(Outcome::Rejected(rejection)),
+                    Draft::Rejected(rejection) => self.shared.rejected(&key, rejection).await,
                     draft => self.shared.publish(&key, Some(draft), None, None).await,
                 }
             };
@@ -218,6 +217,12 @@ impl Cache {
 }
 
 impl Shared {
+    /// A tier would not take a value. What the process has is older, and the store may have removed its own.
+    async fn rejected(self: &Arc<Self>, key: &Key, rejection: Rejection) -> Result<Outcome> {
+        self.publish(key, None, None, None).await?;
+        Ok(Outcome::Rejected(rejection))
+    }
+
     /// Counts what became of a put.
     fn settle_put(&self, outcome: Result<Outcome>, key: &Key) -> Result<Outcome> {
         let outcome = outcome.map_err(with_key(key))?;

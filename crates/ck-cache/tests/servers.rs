@@ -9,8 +9,8 @@ use arrow_array::types::Int64Type;
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use ck_cache::blocking::Cache;
 use ck_cache::{
-    CacheBuilder, Compression, Error, ErrorKind, LoadOptions, PutOptions, StoreFailure, Table,
-    open_store,
+    CacheBuilder, Compression, Error, ErrorKind, LoadOptions, Outcome, PutOptions, Rejection,
+    StoreFailure, Table, open_store,
 };
 use testkit::{Memcached, Proxy, RedisServer};
 
@@ -279,4 +279,20 @@ fn without_its_server_a_cache_fails_or_loads_as_it_was_told_and_recovers() {
         assert!(put(&strict).unwrap().is_stored());
         assert_eq!(lenient.get_table("t").unwrap().unwrap().num_rows(), 100);
     }
+}
+
+#[test]
+fn a_value_that_the_store_refuses_for_its_size_leaves_no_older_one_in_the_process() {
+    let server = Server::memcached();
+    let store = open_store(&format!("{}&chunking=false", server.url())).unwrap();
+    let builder = ck_cache::Cache::builder(store).l1_bytes(64 << 20);
+    let cache = builder.build().blocking();
+    let options = PutOptions::new().with_compression(Compression::None);
+    let put = |rows| cache.put_table("t", wide(8, rows), &options).unwrap();
+    assert!(put(100).is_stored());
+    assert_eq!(cache.get_table("t").unwrap().unwrap().num_rows(), 100);
+    let Outcome::Rejected(Rejection::ValueTooLarge { .. }) = put(100_000) else {
+        panic!("it was taken");
+    };
+    assert!(cache.get_table("t").unwrap().is_none());
 }
