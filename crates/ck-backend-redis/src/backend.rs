@@ -3,9 +3,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use ck_core::{
     Backend, BoxFuture, Capabilities, Cursor, EntryInfo, EntryReader, EntryWriter, Expiry, Key,
-    Lease, Page, Pruned, Rejection, Result, Usage, WriteOptions,
+    Lease, Outcome, Page, Pruned, Rejection, Result, Usage, WriteOptions,
 };
 
 use crate::RedisBackendBuilder;
@@ -112,6 +113,29 @@ impl Backend for RedisBackend {
             Err(error) => Err(error),
         };
         Box::pin(std::future::ready(flow))
+    }
+
+    fn put<'a>(
+        &'a self,
+        key: &'a Key,
+        head: Bytes,
+        body: Vec<Bytes>,
+        options: WriteOptions,
+    ) -> BoxFuture<'a, Result<Outcome>> {
+        // The length is known, whatever the caller says.
+        let len = head.len() + body.iter().map(Bytes::len).sum::<usize>();
+        let options = options.with_size_hint(Some(len as u64));
+        let writer = Writer::create(&self.0, self.name(key), options);
+        Box::pin(async move {
+            let mut writer = match writer.map_err(|fault| self.0.error(&self.name(key), fault))? {
+                ControlFlow::Continue(writer) => Box::new(writer),
+                ControlFlow::Break(rejection) => return Ok(Outcome::Rejected(rejection)),
+            };
+            match writer.write(body).await? {
+                ControlFlow::Continue(()) => writer.commit(head).await,
+                ControlFlow::Break(rejection) => Ok(Outcome::Rejected(rejection)),
+            }
+        })
     }
 
     fn stat<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<EntryInfo>>> {

@@ -33,7 +33,7 @@ impl RedisBackendBuilder {
             least_throughput: 50_000_000,
             bulk_connections: 4,
             single_value_bytes: 256 << 20,
-            chunk_bytes: 64 << 20,
+            chunk_bytes: 16 << 20,
             value_limit_bytes: None,
             temp_ttl: Duration::from_secs(30),
         }
@@ -74,7 +74,7 @@ impl RedisBackendBuilder {
     }
 
     /// Bytes of a chunk of an entry above [`single_value_bytes`](Self::single_value_bytes). Default:
-    /// 64 MiB. At least 64 KiB, at most the 512 MiB of the server.
+    /// 16 MiB. At least 64 KiB, at most the 512 MiB of the server.
     pub fn chunk_bytes(mut self, bytes: u64) -> Self {
         self.chunk_bytes = bytes;
         self

@@ -1,5 +1,5 @@
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisFuture, Value};
+use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, RedisFuture, Value};
 
 use crate::address::Address;
 #[cfg(feature = "cluster")]
@@ -12,7 +12,10 @@ use crate::error::Fault;
 /// It has no deadlines of its own: every operation has one for all that it does.
 #[derive(Clone)]
 pub(crate) enum Connection {
-    Single(MultiplexedConnection),
+    Single {
+        connection: MultiplexedConnection,
+        client: Box<Client>,
+    },
     #[cfg(feature = "cluster")]
     Cluster(redis::cluster_async::ClusterConnection),
 }
@@ -25,7 +28,10 @@ impl Connection {
                     .set_connection_timeout(None)
                     .set_response_timeout(None);
                 let open = client.get_multiplexed_async_connection_with_config(&config);
-                Self::Single(open.await?)
+                Self::Single {
+                    connection: open.await?,
+                    client: client.clone(),
+                }
             }
             #[cfg(feature = "cluster")]
             Address::Cluster(client) => Self::Cluster(client.get_async_connection().await?),
@@ -39,10 +45,19 @@ impl Connection {
         }
     }
 
+    /// How the one server is reached.
+    pub(crate) fn server(&self) -> Option<&ConnectionInfo> {
+        match self {
+            Self::Single { client, .. } => Some(client.get_connection_info()),
+            #[cfg(feature = "cluster")]
+            Self::Cluster(_) => None,
+        }
+    }
+
     /// Whether commands are sent again by themselves when a node does not answer, perhaps to another one.
     pub(crate) fn repeats(&self) -> bool {
         match self {
-            Self::Single(_) => false,
+            Self::Single { .. } => false,
             #[cfg(feature = "cluster")]
             Self::Cluster(_) => true,
         }
@@ -100,7 +115,7 @@ impl Connection {
 impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         match self {
-            Self::Single(connection) => connection.req_packed_command(cmd),
+            Self::Single { connection, .. } => connection.req_packed_command(cmd),
             #[cfg(feature = "cluster")]
             Self::Cluster(connection) => connection.req_packed_command(cmd),
         }
@@ -113,7 +128,9 @@ impl ConnectionLike for Connection {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         match self {
-            Self::Single(connection) => connection.req_packed_commands(pipeline, offset, count),
+            Self::Single { connection, .. } => {
+                connection.req_packed_commands(pipeline, offset, count)
+            }
             #[cfg(feature = "cluster")]
             Self::Cluster(connection) => connection.req_packed_commands(pipeline, offset, count),
         }
@@ -121,7 +138,7 @@ impl ConnectionLike for Connection {
 
     fn get_db(&self) -> i64 {
         match self {
-            Self::Single(connection) => connection.get_db(),
+            Self::Single { connection, .. } => connection.get_db(),
             #[cfg(feature = "cluster")]
             Self::Cluster(connection) => connection.get_db(),
         }

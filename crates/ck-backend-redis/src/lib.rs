@@ -42,6 +42,7 @@ mod pool;
 mod publish;
 mod read;
 mod store;
+mod upload;
 mod write;
 
 pub use backend::RedisBackend;
