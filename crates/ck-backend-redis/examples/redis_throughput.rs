@@ -86,7 +86,7 @@ fn main() {
     for (name, time, bare) in [
         ("SET of prepared bytes", set, set),
         ("put, one value", put, set),
-        ("put, chunks of 16 MiB", put_chunked, set),
+        ("put, chunks of 7 MiB", put_chunked, set),
         ("GET", get, get),
         ("whole read, one value", read, get),
         ("whole read, chunks", read_chunked, get),
@@ -184,6 +184,28 @@ fn waiting(store: &RedisBackend, transfer: Transfer) {
         "small read alone: p50 {:?} p99 {:?}",
         idle[idle.len() / 2],
         p99(&idle)
+    );
+    // What the machine itself does to a waiting thread when all its processors are busy.
+    let busy = {
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        std::hint::black_box(pattern(4_096));
+                    }
+                });
+            }
+            let times = latencies(store, &AtomicBool::new(false), 5_000);
+            done.store(true, Ordering::SeqCst);
+            times
+        })
+    };
+    println!(
+        "  beside two threads that compute: p50 {:?} p99 {:?}; {:.1} times alone",
+        busy[busy.len() / 2],
+        p99(&busy),
+        p99(&busy).as_secs_f64() / p99(&idle).as_secs_f64()
     );
     for way in ["put", "get"] {
         let done = AtomicBool::new(false);

@@ -396,10 +396,11 @@ impl Draft {
         let room = limit - taken;
         let pending = self.pending_len as u64;
         let hint = self.options.size_hint.unwrap_or(0);
+        let placed: u64 = self.parts.iter().map(|part| part.len).sum();
         let to_come = if last || hint < self.total {
             pending
         } else {
-            hint - self.total + pending
+            hint - placed - taken
         };
         let known = last || hint >= self.total || pending >= room;
         let (prefix, index) = (&self.store.settings.prefix, self.parts.len());
