@@ -22,7 +22,7 @@ mod server;
 
 pub use memcached::Memcached;
 pub use proxy::{Action, Direction, Fault, Proxy, Script};
-pub use redis::RedisServer;
+pub use redis::{RedisServer, Tls};
 pub use redis_cluster::RedisCluster;
 pub use resp::Reply;
 pub use server::Server;

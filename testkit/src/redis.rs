@@ -1,6 +1,10 @@
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use tempfile::TempDir;
+
+use crate::ports;
 use crate::resp::{self, Reply};
 use crate::server::{Program, Server};
 
@@ -75,6 +79,20 @@ impl RedisServer {
         }))
     }
 
+    /// A server with further arguments that also listens for TLS. It wants a certificate of its clients.
+    #[must_use]
+    pub fn start_tls(args: &[&str]) -> (Self, Tls) {
+        let tls = Tls::make();
+        let port = ports::free();
+        let port_text = port.to_string();
+        let files = ["cert.pem", "key.pem", "ca.pem"].map(|name| tls.dir.path().join(name));
+        let mut own = vec!["--tls-port", &port_text, "--tls-cert-file", text(&files[0])];
+        own.extend(["--tls-key-file", text(&files[1])]);
+        own.extend(["--tls-ca-cert-file", text(&files[2])]);
+        own.extend(args);
+        (Self::start_with(&own), Tls { port, ..tls })
+    }
+
     /// `redis://127.0.0.1:PORT`.
     #[must_use]
     pub fn url(&self) -> String {
@@ -95,6 +113,54 @@ impl RedisServer {
     pub fn command(&self, args: &[&str]) -> Reply {
         let args: Vec<_> = args.iter().map(|arg| arg.as_bytes()).collect();
         resp::command(self.addr(), &args).expect("the server answers")
+    }
+}
+
+/// What a client needs for a server's TLS port.
+#[derive(Debug)]
+pub struct Tls {
+    port: u16,
+    /// Who is trusted, as PEM.
+    pub authority: String,
+    /// The client's certificate, as PEM.
+    pub certificate: String,
+    /// The key of the client's certificate, as PEM.
+    pub key: String,
+    dir: TempDir,
+}
+
+impl Tls {
+    /// `rediss://127.0.0.1:PORT`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("rediss://127.0.0.1:{}", self.port)
+    }
+
+    /// A certificate for 127.0.0.1 by an authority of its own, for both sides.
+    fn make() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = KeyPair::generate().expect("a key");
+        let authority = params.self_signed(&issuer).expect("a certificate").pem();
+        let issuer = Issuer::new(params, issuer);
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
+        let certificate = params.signed_by(&key, &issuer).expect("a certificate");
+        let tls = Self {
+            port: 0,
+            authority,
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+            dir: tempfile::tempdir().expect("a temporary directory"),
+        };
+        for (name, text) in [
+            ("ca.pem", &tls.authority),
+            ("cert.pem", &tls.certificate),
+            ("key.pem", &tls.key),
+        ] {
+            std::fs::write(tls.dir.path().join(name), text).expect("a file");
+        }
+        tls
     }
 }
 

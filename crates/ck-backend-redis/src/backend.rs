@@ -54,7 +54,9 @@ impl RedisBackend {
     /// - `redis://user:password@host:port/database`, `rediss://...` over TLS;
     /// - `redis+unix:///path/to/socket?db=1&user=..&pass=..`;
     /// - `redis-cluster://user:password@host1:port,host2:port`, `rediss-cluster://...`: any nodes of a
-    ///   cluster, which tell of the others.
+    ///   cluster, which tell of the others;
+    /// - `redis-sentinel://user:password@host1:port,host2:port/name?db=0`, `rediss-sentinel://...`: the
+    ///   primary that the sentinels at these hosts know by this name.
     ///
     /// `?protocol=resp3` chooses the newer protocol.
     pub fn builder(url: impl Into<String>) -> RedisBackendBuilder {

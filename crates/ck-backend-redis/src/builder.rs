@@ -3,7 +3,7 @@ use std::time::Duration;
 use ck_core::Result;
 
 use crate::RedisBackend;
-use crate::address::{Address, redacted};
+use crate::address::{Address, Certificates, redacted};
 use crate::error::Fault;
 
 /// Builds a [`RedisBackend`]; see [`RedisBackend::builder`].
@@ -11,6 +11,7 @@ use crate::error::Fault;
 #[must_use = "nothing is opened before `build`"]
 pub struct RedisBackendBuilder {
     url: String,
+    certificates: Certificates,
     prefix: String,
     timeout: Duration,
     least_throughput: u64,
@@ -32,6 +33,7 @@ impl RedisBackendBuilder {
     pub(crate) fn new(url: String) -> Self {
         Self {
             url,
+            certificates: Certificates::default(),
             prefix: String::new(),
             timeout: Duration::from_secs(5),
             least_throughput: 50_000_000,
@@ -97,6 +99,23 @@ impl RedisBackendBuilder {
         self
     }
 
+    /// The authorities that sign the servers' certificates, as PEM. Default: those of the system.
+    pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.certificates.roots = Some(pem.into());
+        self
+    }
+
+    /// The certificate, with its chain, that servers are shown when they ask for one, and its key, as PEM.
+    /// Default: none.
+    pub fn client_certificate(
+        mut self,
+        certificate_pem: impl Into<Vec<u8>>,
+        key_pem: impl Into<Vec<u8>>,
+    ) -> Self {
+        self.certificates.client = Some((certificate_pem.into(), key_pem.into()));
+        self
+    }
+
     /// Checks the options. Connects to nothing: the first operation does.
     ///
     /// # Errors
@@ -133,7 +152,7 @@ impl RedisBackendBuilder {
         check("temp_ttl_ms", millis(self.temp_ttl), 1_000, HOUR_MS)?;
         let settings = Settings {
             url: redacted(&self.url),
-            address: Address::parse(&self.url)?,
+            address: Address::parse(&self.url, &self.certificates)?,
             prefix: self.prefix,
             timeout: self.timeout,
             least_throughput: self.least_throughput,

@@ -23,15 +23,11 @@ pub(crate) enum Connection {
 impl Connection {
     pub(crate) async fn open(address: &Address) -> Result<Self, Fault> {
         let mut connection = match address {
-            Address::Single(client) => {
-                let config = AsyncConnectionConfig::new()
-                    .set_connection_timeout(None)
-                    .set_response_timeout(None);
-                let open = client.get_multiplexed_async_connection_with_config(&config);
-                Self::Single {
-                    connection: open.await?,
-                    client: client.clone(),
-                }
+            Address::Single(client) => Self::to_server(client.clone()).await?,
+            #[cfg(feature = "sentinel")]
+            Address::Sentinel(sentinels) => {
+                let primary = sentinels.primary().await?;
+                Self::to_server(Box::new(primary)).await?
             }
             #[cfg(feature = "cluster")]
             Address::Cluster(client) => Self::Cluster(client.get_async_connection().await?),
@@ -43,6 +39,15 @@ impl Connection {
             // Whatever else there is to say is said to the command that matters.
             _ => Ok(connection),
         }
+    }
+
+    async fn to_server(client: Box<Client>) -> Result<Self, Fault> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None);
+        let open = client.get_multiplexed_async_connection_with_config(&config);
+        let connection = open.await?;
+        Ok(Self::Single { connection, client })
     }
 
     /// How the one server is reached.
