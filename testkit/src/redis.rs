@@ -1,7 +1,7 @@
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
 use crate::ports;
@@ -139,6 +139,10 @@ impl Tls {
     /// A certificate for 127.0.0.1 by an authority of its own, for both sides.
     fn make() -> Self {
         let mut params = CertificateParams::default();
+        // Not the name of what it signs, which would be taken for its own issuer.
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = KeyPair::generate().expect("a key");
         let authority = params.self_signed(&issuer).expect("a certificate").pem();

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ck_core::{
-    Backend, BoxFuture, Capabilities, Cursor, EntryInfo, EntryReader, EntryWriter, Expiry, Key,
-    Lease, Outcome, Page, Pruned, Rejection, Result, Usage, WriteOptions,
+    Backend, BoxFuture, Capabilities, ChangeListener, Cursor, EntryInfo, EntryReader, EntryWriter,
+    Expiry, Key, Lease, Outcome, Page, Pruned, Rejection, Result, Usage, Watch, WriteOptions,
 };
 
 use crate::RedisBackendBuilder;
@@ -16,6 +16,7 @@ use crate::lease::Held;
 use crate::name;
 use crate::read::Entry;
 use crate::store::Store;
+use crate::watch::Tracker;
 use crate::write::Writer;
 
 /// A Redis server or cluster as a store. Clones share its connections.
@@ -185,6 +186,12 @@ impl Backend for RedisBackend {
             let lease = self.0.run(&entry, 0, take).await?;
             Ok(lease.map(|lease| Box::new(lease) as Box<dyn Lease>))
         })
+    }
+
+    fn watch(&self, listener: Arc<dyn ChangeListener>) -> Result<Watch> {
+        let watching = Tracker::start(&self.0, listener);
+        let watching = watching.map_err(|fault| self.0.error("", fault))?;
+        Ok(Watch::new(watching))
     }
 
     fn usage(&self) -> BoxFuture<'_, Result<Usage>> {

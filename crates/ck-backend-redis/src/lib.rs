@@ -46,6 +46,7 @@ mod read;
 mod sentinel;
 mod store;
 mod upload;
+mod watch;
 mod write;
 
 pub use backend::RedisBackend;
