@@ -31,6 +31,8 @@ struct State {
     connections: u64,
     /// Whether changes are told over the last one.
     watching: bool,
+    /// Whether the listener wants to hear no more.
+    ended: bool,
 }
 
 impl Tracker {
@@ -65,7 +67,11 @@ impl Tracker {
             }
         })?;
         let store = Arc::clone(store);
-        Ok(Watching { store, _task: task })
+        Ok(Watching {
+            store,
+            tracker,
+            _task: task,
+        })
     }
 
     /// The command after which the server tells of changes.
@@ -86,7 +92,7 @@ impl Tracker {
     /// The server tells of changes from now on.
     pub(crate) fn connected(&self, connection: u64) {
         let mut state = self.state();
-        if state.connections == connection {
+        if state.connections == connection && !state.ended {
             state.watching = true;
             self.listener.watching();
         }
@@ -100,7 +106,7 @@ impl Tracker {
     /// Something that the server says unasked.
     pub(crate) fn hear(&self, connection: u64, push: &PushInfo) {
         let mut state = self.state();
-        if state.connections != connection {
+        if state.connections != connection || state.ended {
             return;
         }
         match (&push.kind, push.data.first()) {
@@ -121,6 +127,13 @@ impl Tracker {
             }
             _ => {}
         }
+    }
+
+    /// Tells nothing any more.
+    fn silence(&self) {
+        let mut state = self.state();
+        state.ended = true;
+        state.watching = false;
     }
 
     fn stop(&self, state: &mut State) {
@@ -147,12 +160,13 @@ impl Tracker {
 /// Ends the telling when it is dropped.
 pub(crate) struct Watching {
     store: Arc<Store>,
+    tracker: Arc<Tracker>,
     _task: Task<()>,
 }
 
 impl Drop for Watching {
     fn drop(&mut self) {
+        self.tracker.silence();
         self.store.pool.track(None);
-        self.store.pool.forget_all();
     }
 }
