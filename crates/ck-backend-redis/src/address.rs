@@ -124,9 +124,13 @@ impl<'a> Fleet<'a> {
 #[cfg(feature = "cluster")]
 fn cluster(over_tls: bool, rest: &str, certificates: &Certificates) -> Result<Address, Fault> {
     let scheme = if over_tls { "rediss" } else { "redis" };
+    let fleet = Fleet::parse(rest)?;
+    if !fleet.path.is_empty() {
+        return Err(refuse("it names a database, and a cluster has one"));
+    }
     let Fleet {
         user, hosts, query, ..
-    } = Fleet::parse(rest)?;
+    } = fleet;
     let nodes = hosts
         .iter()
         .map(|host| format!("{scheme}://{user}{host}/{query}"));
@@ -242,6 +246,7 @@ mod tests {
             "http://h",
             "redis://h:x",
             "redis-cluster://",
+            "redis-cluster://h/1",
             "redis-sentinel://h:1",
             "redis-sentinel:///name",
             "redis-sentinel://h/name?x=1",

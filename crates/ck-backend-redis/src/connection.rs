@@ -1,6 +1,5 @@
 use std::sync::Arc;
 
-use ck_core::BoxFuture;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, ProtocolVersion, PushInfo,
@@ -165,7 +164,7 @@ async fn server_of(address: &Address) -> Result<Client, Fault> {
         #[cfg(feature = "sentinel")]
         Address::Sentinel(sentinels) => {
             // Boxed: the client library's futures are deep.
-            let primary: BoxFuture<'_, _> = Box::pin(sentinels.primary());
+            let primary: ck_core::BoxFuture<'_, _> = Box::pin(sentinels.primary());
             primary.await
         }
         #[cfg(feature = "cluster")]

@@ -48,6 +48,7 @@ pub(crate) enum Fault {
     Manifest(String),
     #[error("somebody listens to the changes of this store already")]
     Watched,
+    #[cfg(feature = "cluster")]
     #[error("a cluster does not tell of changes here; use one server, or rely on expiry")]
     CannotWatch,
     #[error("the Redis store was closed meanwhile")]
@@ -71,6 +72,7 @@ impl Fault {
             | Self::Url { .. } => ErrorKind::Misuse,
             Self::Threads(_) | Self::Random(_) => ErrorKind::Transient,
             Self::Manifest(_) => ErrorKind::TooLarge,
+            #[cfg(feature = "cluster")]
             Self::CannotWatch => ErrorKind::Unsupported,
         }
     }

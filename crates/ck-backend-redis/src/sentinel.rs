@@ -15,6 +15,7 @@ pub(crate) struct Sentinels {
     database: i64,
     protocol: ProtocolVersion,
     over_tls: bool,
+    #[cfg(feature = "tls")]
     certificates: Certificates,
 }
 
@@ -28,6 +29,8 @@ impl Sentinels {
         rest: &str,
         certificates: &Certificates,
     ) -> Result<Self, Fault> {
+        #[cfg(not(feature = "tls"))]
+        let _ = certificates;
         let fleet = Fleet::parse(rest)?;
         if fleet.path.is_empty() {
             return Err(refuse(
@@ -74,6 +77,7 @@ impl Sentinels {
             database,
             protocol: settings.protocol(),
             over_tls,
+            #[cfg(feature = "tls")]
             certificates: certificates.clone(),
         })
     }

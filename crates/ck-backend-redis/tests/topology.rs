@@ -38,7 +38,6 @@ fn in_the_end<T>(mut work: impl FnMut() -> ck_core::Result<T>) -> T {
     }
 }
 
-#[cfg(feature = "sentinel")]
 #[test]
 fn the_store_follows_the_primary_that_the_sentinels_choose() {
     let mut primary = RedisServer::start();
@@ -97,7 +96,6 @@ fn the_store_follows_the_primary_that_the_sentinels_choose() {
     );
 }
 
-#[cfg(feature = "tls")]
 #[test]
 fn tls_needs_the_right_certificates_and_does_the_same() {
     let (server, tls) = RedisServer::start_tls(&[]);
@@ -127,7 +125,6 @@ fn tls_needs_the_right_certificates_and_does_the_same() {
     }
 }
 
-#[cfg(feature = "cluster")]
 #[test]
 fn a_cluster_whose_node_dies_goes_on_with_its_replica() {
     let mut cluster = testkit::RedisCluster::start_with(1);
@@ -162,7 +159,6 @@ fn a_cluster_whose_node_dies_goes_on_with_its_replica() {
     }
 }
 
-#[cfg(feature = "cluster")]
 #[test]
 fn entries_are_read_and_written_while_their_slots_move() {
     let cluster = testkit::RedisCluster::start();
