@@ -17,8 +17,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Tells a listener what the server says over the connection of the small operations (server-assisted
 /// caching, `CLIENT TRACKING`).
 ///
-/// What is changed over that connection itself is not told (`NOLOOP`), hence everything is published
-/// over it while somebody listens.
+/// What this store changes itself is told too: `NOLOOP` does not know that a script runs for the connection that
+/// sent it (Redis 7.0).
 pub(crate) struct Tracker {
     listener: Arc<dyn ChangeListener>,
     prefix: String,
@@ -77,7 +77,7 @@ impl Tracker {
     /// The command after which the server tells of changes.
     pub(crate) fn command(&self) -> redis::Cmd {
         let mut command = redis::cmd("CLIENT");
-        command.arg("TRACKING").arg("ON").arg("BCAST").arg("NOLOOP");
+        command.arg("TRACKING").arg("ON").arg("BCAST");
         command.arg("PREFIX").arg(&self.prefix).take()
     }
 

@@ -255,8 +255,7 @@ impl Draft {
             let content = Content::AtOnce(bytes);
             publish(&mut connection, entry, temp, &content, expiry, mode).await
         };
-        let small = bytes.iter().map(Bytes::len).sum::<usize>() <= SMALL;
-        if small || self.store.pool.tracker().is_some() {
+        if bytes.iter().map(Bytes::len).sum::<usize>() <= SMALL {
             self.store.small(false, work).await
         } else {
             let borrowed = self.store.live_bulk().await?;
@@ -290,7 +289,7 @@ impl Draft {
             let content = Content::Written { total, head };
             let (expiry, mode) = (self.options.expiry, self.options.mode);
             publish(
-                &mut self.publisher(&connection).await?,
+                &mut connection,
                 &self.entry,
                 &part.name,
                 &content,
@@ -303,15 +302,6 @@ impl Draft {
         };
         connection.give_back();
         Ok(done)
-    }
-
-    /// Over which connection the entry is published: those who listen to changes hear nothing of their own.
-    async fn publisher(&self, connection: &Connection) -> Result<Connection, Fault> {
-        if self.store.pool.tracker().is_none() {
-            return Ok(connection.clone());
-        }
-        let (small, _generation) = self.store.pool.small().await?;
-        Ok(small)
     }
 
     /// Publishes a manifest, and only then lets the chunks live as long as it: a writer that is killed
@@ -352,9 +342,7 @@ impl Draft {
         // From here on the chunks may belong to the entry: without an answer only their time to live may
         // remove them.
         self.debris = false;
-        let mut publisher = self.publisher(connection).await?;
-        let done = publish(&mut publisher, &self.entry, &temp, &content, expiry, mode).await;
-        let done = match done {
+        let done = match publish(connection, &self.entry, &temp, &content, expiry, mode).await {
             Err(fault) if fault.is_lost_connection() && self.holds(&manifest[0]).await? => {
                 Done::Yes {
                     old_manifest: Vec::new(),

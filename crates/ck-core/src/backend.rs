@@ -129,7 +129,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         Box::pin(std::future::ready(Err(error.with("store", self.url()))))
     }
 
-    /// Tells `listener` which entries others change, until the returned [`Watch`] is dropped, for callers who
+    /// Tells `listener` which entries change, until the returned [`Watch`] is dropped, for callers who
     /// keep copies of entries. Returns before the first connection is made: changes are told from
     /// [`ChangeListener::watching`] on.
     ///
@@ -258,8 +258,9 @@ pub trait ChangeListener: Send + Sync + 'static {
     /// Changes are told from now on. Copies of what is read from now on stay true until one is told.
     fn watching(&self);
 
-    /// Somebody else has stored, replaced, touched or removed the entry under `key`, or it has expired or
-    /// was evicted. What this store object itself changes need not be told.
+    /// Somebody has stored, replaced, touched or removed the entry under `key`, or it has expired or was
+    /// evicted. What this store object itself changes may be told too: [`EntryReader::version`] of the entry
+    /// that is there now says whether a copy is still good. Changes may be told late and more than once.
     fn changed(&self, key: &Key);
 
     /// Changes go untold until the next [`watching`](Self::watching): every copy may be stale.
