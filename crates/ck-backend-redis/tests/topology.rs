@@ -38,6 +38,26 @@ fn in_the_end<T>(mut work: impl FnMut() -> ck_core::Result<T>) -> T {
     }
 }
 
+/// Waits until the replica has all that its primary has now.
+fn wait_for_replica(primary: &RedisServer) {
+    // The role, the place in the stream of changes, and the address and the place of the replica.
+    let places = || {
+        let role = primary.command(&["ROLE"]).text();
+        let place = |line| {
+            role.lines()
+                .nth(line)
+                .map_or(0, |n| n.parse::<u64>().unwrap())
+        };
+        [place(1), place(4)]
+    };
+    let [now, _] = places();
+    let start = Instant::now();
+    while places()[1] < now {
+        assert!(start.elapsed() < PATIENCE, "the replica does not follow");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn the_store_follows_the_primary_that_the_sentinels_choose() {
     let mut primary = RedisServer::start();
@@ -73,7 +93,7 @@ fn the_store_follows_the_primary_that_the_sentinels_choose() {
         "0",
         "it is in the other database"
     );
-    assert_eq!(primary.command(&["WAIT", "1", "10000"]).text(), "1");
+    wait_for_replica(&primary);
 
     primary.kill();
     let error = open(&store, &small).unwrap_err();
@@ -142,7 +162,7 @@ fn a_cluster_whose_node_dies_goes_on_with_its_replica() {
     }
     for node in cluster.nodes() {
         if node.command(&["ROLE"]).text().starts_with("master") {
-            assert_eq!(node.command(&["WAIT", "1", "10000"]).text(), "1");
+            wait_for_replica(node);
         }
     }
     let dead = (cluster.nodes().iter())
