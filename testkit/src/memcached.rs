@@ -1,23 +1,13 @@
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::net::TcpStream;
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use rustix::process::Signal;
-use tempfile::TempDir;
-
-use crate::ports;
-use crate::process::{Process, read_log};
+use crate::server::{Program, Server};
 
 /// A `memcached` on a free port.
 #[derive(Debug)]
-pub struct Memcached {
-    port: u16,
-    args: Vec<String>,
-    /// Dropped before the directory that it uses.
-    process: Option<Process>,
-    dir: TempDir,
-}
+pub struct Memcached(Server);
 
 impl Memcached {
     /// A server with its own defaults: 64 MiB, entries of at most 1 MiB.
@@ -29,25 +19,19 @@ impl Memcached {
     /// A server with further arguments, such as `["-m", "2048", "-I", "4m"]`.
     #[must_use]
     pub fn start_with(args: &[&str]) -> Self {
-        let mut server = Self {
-            port: 0,
-            args: args.iter().map(|&arg| arg.to_owned()).collect(),
-            process: None,
-            dir: tempfile::tempdir().expect("a temporary directory"),
-        };
-        for _ in 0..20 {
-            server.port = ports::free();
-            if server.launch() {
-                return server;
-            }
-        }
-        panic!("memcached does not start: {}", read_log(&server.log()));
-    }
-
-    /// Where it listens.
-    #[must_use]
-    pub fn addr(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.port))
+        let more: Vec<_> = args.iter().map(|&arg| arg.to_owned()).collect();
+        Self(Server::start(Program {
+            command: "memcached",
+            package: "memcached",
+            args: Box::new(move |port, _dir| {
+                let port = port.to_string();
+                // `-u` is for root only, and ignored otherwise.
+                let own = ["-p", &port, "-U", "0", "-l", "127.0.0.1", "-u", "root"];
+                let own = own.into_iter().map(str::to_owned);
+                own.chain(more.iter().cloned()).collect()
+            }),
+            is_up,
+        }))
     }
 
     /// `memcached://127.0.0.1:PORT`.
@@ -63,7 +47,7 @@ impl Memcached {
     /// When the server does not answer.
     #[must_use]
     pub fn stats(&self, what: &str) -> Vec<(String, String)> {
-        let mut stream = self.connect().expect("memcached answers");
+        let mut stream = connect(self).expect("memcached answers");
         let command = format!("{}\r\n", format!("stats {what}").trim_end());
         stream.write_all(command.as_bytes()).expect("a command");
         let lines = BufReader::new(stream)
@@ -90,77 +74,35 @@ impl Memcached {
         let (_, value) = found.expect("a statistic of this name");
         value.parse().expect("a number")
     }
+}
 
-    /// Ends the server in good order.
-    pub fn stop(&mut self) {
-        if let Some(process) = self.process.take() {
-            process.stop();
-        }
-    }
+impl Deref for Memcached {
+    type Target = Server;
 
-    /// Kills the server, as a crash would.
-    pub fn kill(&mut self) {
-        self.process = None;
+    fn deref(&self) -> &Server {
+        &self.0
     }
+}
 
-    /// Starts the server, which has ended, again on the same port. It is empty.
-    ///
-    /// # Panics
-    ///
-    /// When the port is taken by another.
-    pub fn restart(&mut self) {
-        self.process = None;
-        assert!(
-            self.launch(),
-            "memcached does not start again: {}",
-            read_log(&self.log())
-        );
+impl DerefMut for Memcached {
+    fn deref_mut(&mut self) -> &mut Server {
+        &mut self.0
     }
+}
 
-    /// Stops the process where it is: connections stay open and nothing answers.
-    pub fn pause(&self) {
-        self.signal(Signal::STOP);
-    }
+fn connect(server: &Server) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&server.addr(), Duration::from_secs(5))?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    Ok(stream)
+}
 
-    /// Goes on after [`pause`](Self::pause).
-    pub fn resume(&self) {
-        self.signal(Signal::CONT);
-    }
-
-    fn signal(&self, signal: Signal) {
-        let process = self.process.as_ref().expect("the server runs");
-        process.signal(signal);
-    }
-
-    fn log(&self) -> PathBuf {
-        self.dir.path().join("log")
-    }
-
-    fn connect(&self) -> std::io::Result<TcpStream> {
-        let stream = TcpStream::connect_timeout(&self.addr(), Duration::from_secs(5))?;
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-        Ok(stream)
-    }
-
-    fn launch(&mut self) -> bool {
-        let port = self.port.to_string();
-        let own = ["-p", &port, "-U", "0", "-l", "127.0.0.1", "-u", "root"];
-        // `-u` is for root only, and ignored otherwise.
-        let args = own.into_iter().chain(self.args.iter().map(String::as_str));
-        let mut process = Process::start("memcached", "memcached", args, &self.log());
-        let pid = process.id();
-        let up = process.wait_until("memcached", || {
-            let Ok(mut stream) = self.connect() else {
-                return false;
-            };
-            // Somebody else's server may answer on this port while ours gives up.
-            let mut lines = BufReader::new(stream.try_clone().expect("a socket")).lines();
-            stream.write_all(b"stats\r\n").is_ok()
-                && lines.next().is_some_and(|line| {
-                    line.is_ok_and(|line| line.trim_end() == format!("STAT pid {pid}"))
-                })
-        });
-        self.process = up.then_some(process);
-        up
-    }
+fn is_up(server: &Server, pid: u32) -> bool {
+    let Ok(mut stream) = connect(server) else {
+        return false;
+    };
+    let mut lines = BufReader::new(stream.try_clone().expect("a socket")).lines();
+    stream.write_all(b"stats\r\n").is_ok()
+        && lines
+            .next()
+            .is_some_and(|line| line.is_ok_and(|line| line.trim_end() == format!("STAT pid {pid}")))
 }

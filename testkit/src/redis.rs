@@ -1,26 +1,16 @@
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::ops::{Deref, DerefMut};
+use std::path::{Path, PathBuf};
 
-use rustix::process::Signal;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
 use crate::ports;
-use crate::process::{Process, read_log};
 use crate::resp::{self, Reply};
-
-const PACKAGE: &str = "redis-server";
+use crate::server::{Program, Server};
 
 /// A `redis-server` on a free port and on a socket file, without persistence.
 #[derive(Debug)]
-pub struct RedisServer {
-    port: u16,
-    args: Vec<String>,
-    /// Dropped before the directory that it uses.
-    process: Option<Process>,
-    dir: TempDir,
-}
+pub struct RedisServer(Server);
 
 impl RedisServer {
     /// A server with its own defaults.
@@ -32,25 +22,75 @@ impl RedisServer {
     /// A server with further arguments, such as `["--maxmemory", "64mb"]`.
     #[must_use]
     pub fn start_with(args: &[&str]) -> Self {
-        let mut server = Self {
-            port: 0,
-            args: args.iter().map(|&arg| arg.to_owned()).collect(),
-            process: None,
-            dir: tempfile::tempdir().expect("a temporary directory"),
-        };
-        for _ in 0..20 {
-            server.port = ports::free();
-            if server.launch() {
-                return server;
-            }
-        }
-        panic!("redis-server does not start: {}", read_log(&server.log()));
+        let more: Vec<_> = args.iter().map(|&arg| arg.to_owned()).collect();
+        Self(Server::start(Program {
+            command: "redis-server",
+            package: "redis-server",
+            args: Box::new(move |port, dir| {
+                let (port, dir) = (port.to_string(), text(dir));
+                let socket = format!("{dir}/redis.sock");
+                let own = [
+                    "--port",
+                    &port,
+                    "--bind",
+                    "127.0.0.1",
+                    "--unixsocket",
+                    &socket,
+                    "--dir",
+                    dir,
+                    "--save",
+                    "",
+                    "--appendonly",
+                    "no",
+                ];
+                let own = own.into_iter().map(str::to_owned);
+                own.chain(more.iter().cloned()).collect()
+            }),
+            is_up,
+        }))
     }
 
-    /// Where it listens.
+    /// A server that watches the primary at `primary`, known as `name`, and makes one of its replicas the
+    /// primary when `quorum` such servers cannot reach it for half a second.
     #[must_use]
-    pub fn addr(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.port))
+    pub fn start_sentinel(name: &str, primary: &RedisServer, quorum: usize) -> Self {
+        let (ip, port) = (primary.addr().ip(), primary.addr().port());
+        let watch = format!(
+            "sentinel monitor {name} {ip} {port} {quorum}\n\
+             sentinel down-after-milliseconds {name} 500\n\
+             sentinel failover-timeout {name} 3000\n"
+        );
+        Self(Server::start(Program {
+            command: "redis-server",
+            package: "redis-server",
+            args: Box::new(move |port, dir| {
+                // It writes what it learns into its configuration.
+                let file = dir.join("sentinel.conf");
+                let dir = text(dir);
+                let settings = format!(
+                    "port {port}\nbind 127.0.0.1\nunixsocket {dir}/redis.sock\ndir {dir}\n{watch}"
+                );
+                if !file.exists() {
+                    std::fs::write(&file, settings).expect("a configuration");
+                }
+                vec![text(&file).to_owned(), "--sentinel".to_owned()]
+            }),
+            is_up,
+        }))
+    }
+
+    /// A server with further arguments that also listens for TLS. It wants a certificate of its clients.
+    #[must_use]
+    pub fn start_tls(args: &[&str]) -> (Self, Tls) {
+        let tls = Tls::make();
+        let port = ports::free();
+        let port_text = port.to_string();
+        let files = ["cert.pem", "key.pem", "ca.pem"].map(|name| tls.dir.path().join(name));
+        let mut own = vec!["--tls-port", &port_text, "--tls-cert-file", text(&files[0])];
+        own.extend(["--tls-key-file", text(&files[1])]);
+        own.extend(["--tls-ca-cert-file", text(&files[2])]);
+        own.extend(args);
+        (Self::start_with(&own), Tls { port, ..tls })
     }
 
     /// `redis://127.0.0.1:PORT`.
@@ -62,7 +102,7 @@ impl RedisServer {
     /// Its socket file.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        self.dir.path().join("redis.sock")
+        self.dir().join("redis.sock")
     }
 
     /// Sends one command over a connection of its own.
@@ -74,166 +114,84 @@ impl RedisServer {
         let args: Vec<_> = args.iter().map(|arg| arg.as_bytes()).collect();
         resp::command(self.addr(), &args).expect("the server answers")
     }
-
-    /// Ends the server in good order.
-    pub fn stop(&mut self) {
-        if let Some(process) = self.process.take() {
-            process.stop();
-        }
-    }
-
-    /// Kills the server, as a crash would.
-    pub fn kill(&mut self) {
-        self.process = None;
-    }
-
-    /// Starts the server, which has ended, again on the same port. It is empty.
-    ///
-    /// # Panics
-    ///
-    /// When the port is taken by another.
-    pub fn restart(&mut self) {
-        self.process = None;
-        assert!(
-            self.launch(),
-            "redis-server does not start again: {}",
-            read_log(&self.log())
-        );
-    }
-
-    /// Stops the process where it is: connections stay open and nothing answers.
-    pub fn pause(&self) {
-        self.signal(Signal::STOP);
-    }
-
-    /// Goes on after [`pause`](Self::pause).
-    pub fn resume(&self) {
-        self.signal(Signal::CONT);
-    }
-
-    fn signal(&self, signal: Signal) {
-        let process = self.process.as_ref().expect("the server runs");
-        process.signal(signal);
-    }
-
-    fn log(&self) -> PathBuf {
-        self.dir.path().join("log")
-    }
-
-    /// `false` when the server ends at once, because somebody else took the port.
-    fn launch(&mut self) -> bool {
-        let dir = self.dir.path().to_str().expect("a plain path").to_owned();
-        let port = self.port.to_string();
-        let socket = format!("{dir}/redis.sock");
-        let own = [
-            "--port",
-            &port,
-            "--bind",
-            "127.0.0.1",
-            "--unixsocket",
-            &socket,
-            "--dir",
-            &dir,
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-        ];
-        let args = own.into_iter().chain(self.args.iter().map(String::as_str));
-        let mut process = Process::start("redis-server", PACKAGE, args, &self.log());
-        let addr = self.addr();
-        let up = process.wait_until("redis-server", || {
-            // A server that wants a password answers too.
-            resp::command(addr, &[b"PING"]).is_ok_and(|reply| match reply {
-                Reply::Error(error) => !error.starts_with("LOADING"),
-                _ => true,
-            })
-        });
-        // Somebody else's server may answer on this port while ours gives up.
-        let ours = up
-            && process.wait_until("redis-server", || {
-                std::os::unix::net::UnixStream::connect(&socket).is_ok()
-            });
-        self.process = ours.then_some(process);
-        ours
-    }
 }
 
-/// Three Redis servers that share the 16384 slots, without replicas.
+/// What a client needs for a server's TLS port.
 #[derive(Debug)]
-pub struct RedisCluster {
-    nodes: Vec<RedisServer>,
+pub struct Tls {
+    port: u16,
+    /// Who is trusted, as PEM.
+    pub authority: String,
+    /// The client's certificate, as PEM.
+    pub certificate: String,
+    /// The key of the client's certificate, as PEM.
+    pub key: String,
+    dir: TempDir,
 }
 
-impl RedisCluster {
-    /// Starts the nodes and waits until each knows all slots.
-    ///
-    /// # Panics
-    ///
-    /// When they do not come together.
-    #[must_use]
-    pub fn start() -> Self {
-        let nodes: Vec<_> = (0..3).map(|_| Self::node()).collect();
-        let output = Command::new("redis-cli")
-            .args(["--cluster", "create"])
-            .args(nodes.iter().map(|node| node.addr().to_string()))
-            .args(["--cluster-replicas", "0", "--cluster-yes"])
-            .output()
-            .expect("redis-cli is installed: apt-get install redis-tools");
-        assert!(output.status.success(), "{output:?}");
-        let cluster = Self { nodes };
-        cluster.settle();
-        cluster
-    }
-
-    /// The nodes.
-    #[must_use]
-    pub fn nodes(&self) -> &[RedisServer] {
-        &self.nodes
-    }
-
-    /// The nodes, to stop and start them.
-    pub fn nodes_mut(&mut self) -> &mut [RedisServer] {
-        &mut self.nodes
-    }
-
-    /// `redis-cluster://127.0.0.1:P1,127.0.0.1:P2,127.0.0.1:P3`.
+impl Tls {
+    /// `rediss://127.0.0.1:PORT`.
     #[must_use]
     pub fn url(&self) -> String {
-        let hosts: Vec<_> = self.nodes.iter().map(|n| n.addr().to_string()).collect();
-        format!("redis-cluster://{}", hosts.join(","))
+        format!("rediss://127.0.0.1:{}", self.port)
     }
 
-    /// Waits until every node says that the cluster works.
-    ///
-    /// # Panics
-    ///
-    /// When that takes too long.
-    pub fn settle(&self) {
-        let start = Instant::now();
-        let well = |node: &RedisServer| {
-            let info = node.command(&["CLUSTER", "INFO"]).text();
-            info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
+    /// A certificate for 127.0.0.1 by an authority of its own, for both sides.
+    fn make() -> Self {
+        let mut params = CertificateParams::default();
+        // Not the name of what it signs, which would be taken for its own issuer.
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "authority");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = KeyPair::generate().expect("a key");
+        let authority = params.self_signed(&issuer).expect("a certificate").pem();
+        let issuer = Issuer::new(params, issuer);
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
+        let certificate = params.signed_by(&key, &issuer).expect("a certificate");
+        let tls = Self {
+            port: 0,
+            authority,
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+            dir: tempfile::tempdir().expect("a temporary directory"),
         };
-        while !self.nodes.iter().all(well) {
-            assert!(
-                start.elapsed() < Duration::from_secs(30),
-                "the cluster does not come together"
-            );
-            std::thread::sleep(Duration::from_millis(10));
+        for (name, text) in [
+            ("ca.pem", &tls.authority),
+            ("cert.pem", &tls.certificate),
+            ("key.pem", &tls.key),
+        ] {
+            std::fs::write(tls.dir.path().join(name), text).expect("a file");
         }
+        tls
     }
+}
 
-    fn node() -> RedisServer {
-        // By default the second port is the first plus 10000, where it could meet outgoing connections.
-        let bus = ports::free().to_string();
-        RedisServer::start_with(&[
-            "--cluster-enabled",
-            "yes",
-            "--cluster-port",
-            &bus,
-            "--cluster-node-timeout",
-            "2000",
-        ])
+impl Deref for RedisServer {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.0
     }
+}
+
+impl DerefMut for RedisServer {
+    fn deref_mut(&mut self) -> &mut Server {
+        &mut self.0
+    }
+}
+
+fn is_up(server: &Server, _pid: u32) -> bool {
+    // A server that wants a password answers too.
+    let answers = resp::command(server.addr(), &[b"PING"]).is_ok_and(|reply| match reply {
+        Reply::Error(error) => !error.starts_with("LOADING"),
+        _ => true,
+    });
+    let socket = server.dir().join("redis.sock");
+    answers && std::os::unix::net::UnixStream::connect(socket).is_ok()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a plain path")
 }

@@ -33,13 +33,35 @@ fn main() {
     server.command(&["FLUSHALL"]);
     wire(&server, size);
     server.command(&["FLUSHALL"]);
-    waiting("one value", &store, size);
-    server.command(&["FLUSHALL"]);
-    let small_chunks = RedisBackend::builder(server.url())
-        .single_value_bytes(16 << 20)
-        .chunk_bytes(16 << 20);
-    waiting("chunks of 16 MiB", &small_chunks.build().unwrap(), size);
-    server.command(&["FLUSHALL"]);
+    let values = Transfer {
+        name: "values of 256 MiB",
+        bytes: 256 * MIB,
+        times: 4,
+        known: true,
+    };
+    let chunks = Transfer {
+        name: "one entry in chunks",
+        bytes: 1024 * MIB,
+        times: 1,
+        known: true,
+    };
+    for transfer in [
+        values,
+        chunks,
+        Transfer {
+            name: "values of 256 MiB, length unknown",
+            known: false,
+            ..values
+        },
+        Transfer {
+            name: "one entry in chunks, length unknown",
+            known: false,
+            ..chunks
+        },
+    ] {
+        waiting(&store, transfer);
+        server.command(&["FLUSHALL"]);
+    }
 
     let bytes = pattern(size);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -64,7 +86,7 @@ fn main() {
     for (name, time, bare) in [
         ("SET of prepared bytes", set, set),
         ("put, one value", put, set),
-        ("put, chunks of 64 MiB", put_chunked, set),
+        ("put, chunks of 7 MiB", put_chunked, set),
         ("GET", get, get),
         ("whole read, one value", read, get),
         ("whole read, chunks", read_chunked, get),
@@ -142,37 +164,77 @@ fn wire(server: &RedisServer, size: usize) {
     );
 }
 
+/// A gibibyte that goes to the server or comes from it.
+#[derive(Clone, Copy)]
+struct Transfer {
+    name: &'static str,
+    bytes: usize,
+    times: usize,
+    /// Whether the store is told the length beforehand.
+    known: bool,
+}
+
 /// What opening a small entry takes, alone and beside a transfer.
-fn waiting(form: &str, store: &RedisBackend, size: usize) {
+fn waiting(store: &RedisBackend, transfer: Transfer) {
     put(store, "small", &pattern(1_000));
-    let large = pattern(size);
-    put(store, "large", &large);
-    let idle = latencies(store, &AtomicBool::new(false), 3_000);
-    for (name, transfer) in [
-        (
-            "put",
-            (|store, large| put(store, "large", large)) as fn(&RedisBackend, &Bytes),
-        ),
-        ("get", |store, _| drop(get(store, "large"))),
-    ] {
+    let large = pattern(transfer.bytes);
+    let idle = latencies(store, &AtomicBool::new(false), 5_000);
+    let p99 = |times: &[Duration]| times[times.len() * 99 / 100];
+    println!(
+        "small read alone: p50 {:?} p99 {:?}",
+        idle[idle.len() / 2],
+        p99(&idle)
+    );
+    // What the machine itself does to a waiting thread when all its processors are busy.
+    let busy = {
         let done = AtomicBool::new(false);
-        let beside = std::thread::scope(|scope| {
-            scope.spawn(|| {
-                for _ in 0..3 {
-                    transfer(store, &large);
-                }
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        std::hint::black_box(pattern(4_096));
+                    }
+                });
+            }
+            let times = latencies(store, &AtomicBool::new(false), 5_000);
+            done.store(true, Ordering::SeqCst);
+            times
+        })
+    };
+    println!(
+        "  beside two threads that compute: p50 {:?} p99 {:?}; {:.1} times alone",
+        busy[busy.len() / 2],
+        p99(&busy),
+        p99(&busy).as_secs_f64() / p99(&idle).as_secs_f64()
+    );
+    for way in ["put", "get"] {
+        let done = AtomicBool::new(false);
+        let (beside, taken) = std::thread::scope(|scope| {
+            let moving = scope.spawn(|| {
+                let taken = time(|| {
+                    for _ in 0..transfer.times {
+                        match way {
+                            "put" if transfer.known => put(store, "large", &large),
+                            "put" => stream(store, "large", &large),
+                            _ => assert_eq!(get(store, "large").len(), transfer.bytes),
+                        }
+                    }
+                });
                 done.store(true, Ordering::SeqCst);
+                taken
             });
-            latencies(store, &done, usize::MAX)
+            let times = latencies(store, &done, usize::MAX);
+            (times, moving.join().unwrap())
         });
         println!(
-            "small read: p50 {:?} p99 {:?} alone ({} reads), p50 {:?} p99 {:?} beside {name} of {form} ({} reads)",
-            idle[idle.len() / 2],
-            idle[idle.len() * 99 / 100],
-            idle.len(),
+            "  beside {way} of {}: p50 {:?} p99 {:?} max {:?}, {} reads; p99 {:.1} times alone; {:.0} MiB/s",
+            transfer.name,
             beside[beside.len() / 2],
-            beside[beside.len() * 99 / 100],
+            p99(&beside),
+            beside[beside.len() - 1],
             beside.len(),
+            p99(&beside).as_secs_f64() / p99(&idle).as_secs_f64(),
+            (transfer.bytes * transfer.times / MIB) as f64 / taken.as_secs_f64(),
         );
     }
 }
@@ -219,6 +281,17 @@ fn put(store: &RedisBackend, key: &str, bytes: &Bytes) {
     let key = Key::new(key);
     let stored = store.put(&key, Bytes::new(), parts, WriteOptions::new());
     assert!(block_on(stored).unwrap().is_stored());
+}
+
+/// A put whose length the store learns at the end.
+fn stream(store: &RedisBackend, key: &str, bytes: &Bytes) {
+    let writer = block_on(store.create(&Key::new(key), WriteOptions::new())).unwrap();
+    let mut writer = writer.continue_value().unwrap();
+    for at in (0..bytes.len()).step_by(8 * MIB) {
+        let part = bytes.slice(at..bytes.len().min(at + 8 * MIB));
+        assert!(block_on(writer.write(vec![part])).unwrap().is_continue());
+    }
+    assert!(block_on(writer.commit(Bytes::new())).unwrap().is_stored());
 }
 
 fn get(store: &RedisBackend, key: &str) -> Bytes {

@@ -8,69 +8,166 @@ pub(crate) enum Address {
     Single(Box<Client>),
     #[cfg(feature = "cluster")]
     Cluster(Box<redis::cluster::ClusterClient>),
+    #[cfg(feature = "sentinel")]
+    Sentinel(Box<crate::sentinel::Sentinels>),
+}
+
+/// Whom to trust over TLS, and what to show: PEM.
+#[derive(Clone, Default)]
+pub(crate) struct Certificates {
+    /// Without any, those of the system.
+    pub(crate) roots: Option<Vec<u8>>,
+    /// The client's own certificate and its key.
+    pub(crate) client: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Address {
-    pub(crate) fn parse(url: &str) -> Result<Self, Fault> {
+    pub(crate) fn parse(url: &str, certificates: &Certificates) -> Result<Self, Fault> {
         let (scheme, rest) = url
             .split_once(':')
             .ok_or_else(|| refuse("it has no scheme, such as `redis:`"))?;
-        match scheme {
-            "redis" | "redis+unix" | "unix" => single(url),
-            "rediss" => {
-                tls()?;
-                single(url)
+        let (kind, over_tls) = match scheme {
+            "redis" | "redis+unix" | "unix" => ("", false),
+            "rediss" => ("", true),
+            "redis-cluster" => ("cluster", false),
+            "rediss-cluster" => ("cluster", true),
+            "redis-sentinel" => ("sentinel", false),
+            "rediss-sentinel" => ("sentinel", true),
+            _ => {
+                return Err(refuse(format!(
+                    "the scheme is `{scheme}`, and not one of redis, rediss, redis+unix, redis-cluster, \
+                     rediss-cluster, redis-sentinel, rediss-sentinel"
+                )));
             }
-            "redis-cluster" => cluster("redis", rest),
-            "rediss-cluster" => {
-                tls()?;
-                cluster("rediss", rest)
-            }
-            _ => Err(refuse(format!(
-                "the scheme is `{scheme}`, and not one of redis, rediss, redis+unix, redis-cluster, rediss-cluster"
-            ))),
+        };
+        if over_tls {
+            tls()?;
+        }
+        match kind {
+            "cluster" => cluster(over_tls, rest, certificates),
+            "sentinel" => sentinel(over_tls, rest, certificates),
+            _ => single(url, over_tls, certificates),
         }
     }
 }
 
-fn single(url: &str) -> Result<Address, Fault> {
+fn single(url: &str, over_tls: bool, certificates: &Certificates) -> Result<Address, Fault> {
     let info = url.into_connection_info().map_err(malformed)?;
-    let client = Client::open(info).map_err(malformed)?;
-    Ok(Address::Single(Box::new(client)))
+    let client = if over_tls {
+        open_tls(info, certificates)
+    } else {
+        Client::open(info)
+    };
+    Ok(Address::Single(Box::new(client.map_err(malformed)?)))
 }
 
-/// `//user:password@host1:port,host2:port?protocol=resp3`: every node is reached in the same way.
-#[cfg(feature = "cluster")]
-fn cluster(scheme: &str, rest: &str) -> Result<Address, Fault> {
-    let rest = rest.strip_prefix("//").unwrap_or(rest);
-    let (authority, query) = match rest.split_once('?') {
-        Some((authority, query)) => (authority, format!("?{query}")),
-        None => (rest, String::new()),
-    };
-    let authority = authority.trim_end_matches('/');
-    let (user, hosts) = match authority.rsplit_once('@') {
-        Some((user, hosts)) => (format!("{user}@"), hosts),
-        None => (String::new(), authority),
-    };
-    if hosts.is_empty() {
-        return Err(refuse("it names no host"));
+#[cfg(feature = "tls")]
+fn open_tls(
+    info: redis::ConnectionInfo,
+    certificates: &Certificates,
+) -> redis::RedisResult<Client> {
+    Client::build_with_tls(info, certificates.clone().into())
+}
+
+#[cfg(not(feature = "tls"))]
+fn open_tls(info: redis::ConnectionInfo, _: &Certificates) -> redis::RedisResult<Client> {
+    Client::open(info)
+}
+
+#[cfg(feature = "tls")]
+impl From<Certificates> for redis::TlsCertificates {
+    fn from(certificates: Certificates) -> Self {
+        let client_tls = certificates
+            .client
+            .map(|(certificate, key)| redis::ClientTlsConfig {
+                client_cert: certificate,
+                client_key: key,
+            });
+        Self {
+            client_tls,
+            root_cert: certificates.roots,
+        }
     }
+}
+
+/// What follows the scheme in the URL of several servers: `//user:password@host1:port,host2:port/path?query`.
+#[cfg(any(feature = "cluster", feature = "sentinel"))]
+pub(crate) struct Fleet<'a> {
+    /// With the `@`, if there is a user.
+    pub(crate) user: &'a str,
+    pub(crate) hosts: Vec<&'a str>,
+    pub(crate) path: &'a str,
+    /// With the `?`, if there are any options.
+    pub(crate) query: &'a str,
+}
+
+#[cfg(any(feature = "cluster", feature = "sentinel"))]
+impl<'a> Fleet<'a> {
+    pub(crate) fn parse(rest: &'a str) -> Result<Self, Fault> {
+        let rest = rest.strip_prefix("//").unwrap_or(rest);
+        let (place, query) = rest.split_at(rest.find('?').unwrap_or(rest.len()));
+        let (authority, path) = place.split_at(place.find('/').unwrap_or(place.len()));
+        let (user, hosts) = authority.split_at(authority.rfind('@').map_or(0, |at| at + 1));
+        if hosts.is_empty() {
+            return Err(refuse("it names no host"));
+        }
+        Ok(Self {
+            user,
+            hosts: hosts.split(',').collect(),
+            path: path.trim_matches('/'),
+            query,
+        })
+    }
+}
+
+/// Every node is reached in the same way.
+#[cfg(feature = "cluster")]
+fn cluster(over_tls: bool, rest: &str, certificates: &Certificates) -> Result<Address, Fault> {
+    let scheme = if over_tls { "rediss" } else { "redis" };
+    let fleet = Fleet::parse(rest)?;
+    if !fleet.path.is_empty() {
+        return Err(refuse("it names a database, and a cluster has one"));
+    }
+    let Fleet {
+        user, hosts, query, ..
+    } = fleet;
     let nodes = hosts
-        .split(',')
+        .iter()
         .map(|host| format!("{scheme}://{user}{host}/{query}"));
-    let client = redis::cluster::ClusterClient::builder(nodes)
+    let builder = redis::cluster::ClusterClient::builder(nodes)
         .retries(3)
         .connection_timeout(std::time::Duration::from_secs(3600))
-        .response_timeout(std::time::Duration::from_secs(3600))
-        .build()
-        .map_err(malformed)?;
-    Ok(Address::Cluster(Box::new(client)))
+        .response_timeout(std::time::Duration::from_secs(3600));
+    #[cfg(feature = "tls")]
+    let builder = if over_tls {
+        builder.certs(certificates.clone().into())
+    } else {
+        builder
+    };
+    #[cfg(not(feature = "tls"))]
+    let _ = certificates;
+    Ok(Address::Cluster(Box::new(
+        builder.build().map_err(malformed)?,
+    )))
 }
 
 #[cfg(not(feature = "cluster"))]
-fn cluster(_scheme: &str, _rest: &str) -> Result<Address, Fault> {
+fn cluster(_over_tls: bool, _rest: &str, _: &Certificates) -> Result<Address, Fault> {
     Err(refuse(
         "clusters are not built in (feature `cluster` of ck-backend-redis)",
+    ))
+}
+
+#[cfg(feature = "sentinel")]
+fn sentinel(over_tls: bool, rest: &str, certificates: &Certificates) -> Result<Address, Fault> {
+    let sentinels = crate::sentinel::Sentinels::parse(over_tls, rest, certificates)?;
+    Ok(Address::Sentinel(Box::new(sentinels)))
+}
+
+#[cfg(not(feature = "sentinel"))]
+fn sentinel(_over_tls: bool, _rest: &str, _: &Certificates) -> Result<Address, Fault> {
+    Err(refuse(
+        "sentinels are not built in (feature `sentinel` of ck-backend-redis)",
     ))
 }
 
@@ -107,14 +204,14 @@ pub(crate) fn redacted(url: &str) -> String {
     format!("{scheme}//{rest}")
 }
 
-fn refuse(reason: impl Into<String>) -> Fault {
+pub(crate) fn refuse(reason: impl Into<String>) -> Fault {
     Fault::Url {
         reason: reason.into(),
     }
 }
 
 /// The crate's own words, which may quote no part of the URL.
-fn malformed(error: redis::RedisError) -> Fault {
+pub(crate) fn malformed(error: redis::RedisError) -> Fault {
     refuse(error.to_string())
 }
 
@@ -149,15 +246,33 @@ mod tests {
             "http://h",
             "redis://h:x",
             "redis-cluster://",
+            "redis-cluster://h/1",
+            "redis-sentinel://h:1",
+            "redis-sentinel:///name",
+            "redis-sentinel://h/name?x=1",
             "file:/x",
         ] {
             assert!(
-                matches!(Address::parse(url), Err(Fault::Url { .. })),
+                matches!(
+                    Address::parse(url, &Certificates::default()),
+                    Err(Fault::Url { .. })
+                ),
                 "{url}"
             );
         }
-        for url in ["redis://h", "redis://u:p@h:1/2", "redis+unix:///run/r.sock"] {
-            assert!(Address::parse(url).is_ok(), "{url}");
+        for url in [
+            "redis://h",
+            "redis://u:p@h:1/2",
+            "redis+unix:///run/r.sock",
+            #[cfg(feature = "cluster")]
+            "redis-cluster://u:p@h:1,i/?protocol=resp3",
+            #[cfg(feature = "sentinel")]
+            "redis-sentinel://u:p@h:1,i/name?db=2&protocol=resp3",
+        ] {
+            assert!(
+                Address::parse(url, &Certificates::default()).is_ok(),
+                "{url}"
+            );
         }
     }
 }

@@ -3,9 +3,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use ck_core::{
-    Backend, BoxFuture, Capabilities, Cursor, EntryInfo, EntryReader, EntryWriter, Expiry, Key,
-    Lease, Page, Pruned, Rejection, Result, Usage, WriteOptions,
+    Backend, BoxFuture, Capabilities, ChangeListener, Cursor, EntryInfo, EntryReader, EntryWriter,
+    Expiry, Key, Lease, Outcome, Page, Pruned, Rejection, Result, Usage, Watch, WriteOptions,
 };
 
 use crate::RedisBackendBuilder;
@@ -15,6 +16,7 @@ use crate::lease::Held;
 use crate::name;
 use crate::read::Entry;
 use crate::store::Store;
+use crate::watch::Tracker;
 use crate::write::Writer;
 
 /// A Redis server or cluster as a store. Clones share its connections.
@@ -53,7 +55,9 @@ impl RedisBackend {
     /// - `redis://user:password@host:port/database`, `rediss://...` over TLS;
     /// - `redis+unix:///path/to/socket?db=1&user=..&pass=..`;
     /// - `redis-cluster://user:password@host1:port,host2:port`, `rediss-cluster://...`: any nodes of a
-    ///   cluster, which tell of the others.
+    ///   cluster, which tell of the others;
+    /// - `redis-sentinel://user:password@host1:port,host2:port/name?db=0`, `rediss-sentinel://...`: the
+    ///   primary that the sentinels at these hosts know by this name.
     ///
     /// `?protocol=resp3` chooses the newer protocol.
     pub fn builder(url: impl Into<String>) -> RedisBackendBuilder {
@@ -114,6 +118,29 @@ impl Backend for RedisBackend {
         Box::pin(std::future::ready(flow))
     }
 
+    fn put<'a>(
+        &'a self,
+        key: &'a Key,
+        head: Bytes,
+        body: Vec<Bytes>,
+        options: WriteOptions,
+    ) -> BoxFuture<'a, Result<Outcome>> {
+        // The length is known, whatever the caller says.
+        let len = head.len() + body.iter().map(Bytes::len).sum::<usize>();
+        let options = options.with_size_hint(Some(len as u64));
+        let writer = Writer::create(&self.0, self.name(key), options);
+        Box::pin(async move {
+            let mut writer = match writer.map_err(|fault| self.0.error(&self.name(key), fault))? {
+                ControlFlow::Continue(writer) => Box::new(writer),
+                ControlFlow::Break(rejection) => return Ok(Outcome::Rejected(rejection)),
+            };
+            match writer.write(body).await? {
+                ControlFlow::Continue(()) => writer.commit(head).await,
+                ControlFlow::Break(rejection) => Ok(Outcome::Rejected(rejection)),
+            }
+        })
+    }
+
     fn stat<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<EntryInfo>>> {
         let (store, entry) = (Arc::clone(&self.0), self.name(key));
         Box::pin(async move {
@@ -159,6 +186,12 @@ impl Backend for RedisBackend {
             let lease = self.0.run(&entry, 0, take).await?;
             Ok(lease.map(|lease| Box::new(lease) as Box<dyn Lease>))
         })
+    }
+
+    fn watch(&self, listener: Arc<dyn ChangeListener>) -> Result<Watch> {
+        let watching = Tracker::start(&self.0, listener);
+        let watching = watching.map_err(|fault| self.0.error("", fault))?;
+        Ok(Watch::new(watching))
     }
 
     fn usage(&self) -> BoxFuture<'_, Result<Usage>> {

@@ -3,7 +3,7 @@ use std::time::Duration;
 use ck_core::Result;
 
 use crate::RedisBackend;
-use crate::address::{Address, redacted};
+use crate::address::{Address, Certificates, redacted};
 use crate::error::Fault;
 
 /// Builds a [`RedisBackend`]; see [`RedisBackend::builder`].
@@ -11,6 +11,7 @@ use crate::error::Fault;
 #[must_use = "nothing is opened before `build`"]
 pub struct RedisBackendBuilder {
     url: String,
+    certificates: Certificates,
     prefix: String,
     timeout: Duration,
     least_throughput: u64,
@@ -25,15 +26,20 @@ impl RedisBackendBuilder {
     /// What the server takes in one string with its default settings.
     const SERVER_LIMIT: u64 = 512 << 20;
 
+    /// A little less than one of the sizes to which the server's allocator rounds up. From 8 MiB on it gives
+    /// memory back to the system at once, which takes long, and fresh memory is slow.
+    const CHUNK_BYTES: u64 = (7 << 20) - (4 << 10);
+
     pub(crate) fn new(url: String) -> Self {
         Self {
             url,
+            certificates: Certificates::default(),
             prefix: String::new(),
             timeout: Duration::from_secs(5),
             least_throughput: 50_000_000,
             bulk_connections: 4,
             single_value_bytes: 256 << 20,
-            chunk_bytes: 64 << 20,
+            chunk_bytes: Self::CHUNK_BYTES,
             value_limit_bytes: None,
             temp_ttl: Duration::from_secs(30),
         }
@@ -74,7 +80,7 @@ impl RedisBackendBuilder {
     }
 
     /// Bytes of a chunk of an entry above [`single_value_bytes`](Self::single_value_bytes). Default:
-    /// 64 MiB. At least 64 KiB, at most the 512 MiB of the server.
+    /// 7 MiB less 4 KiB. At least 64 KiB, at most the 512 MiB of the server.
     pub fn chunk_bytes(mut self, bytes: u64) -> Self {
         self.chunk_bytes = bytes;
         self
@@ -90,6 +96,23 @@ impl RedisBackendBuilder {
     /// Default: 30 seconds. At least a second, at most an hour.
     pub fn temp_ttl(mut self, ttl: Duration) -> Self {
         self.temp_ttl = ttl;
+        self
+    }
+
+    /// The authorities that sign the servers' certificates, as PEM. Default: those of the system.
+    pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.certificates.roots = Some(pem.into());
+        self
+    }
+
+    /// The certificate, with its chain, that servers are shown when they ask for one, and its key, as PEM.
+    /// Default: none.
+    pub fn client_certificate(
+        mut self,
+        certificate_pem: impl Into<Vec<u8>>,
+        key_pem: impl Into<Vec<u8>>,
+    ) -> Self {
+        self.certificates.client = Some((certificate_pem.into(), key_pem.into()));
         self
     }
 
@@ -129,7 +152,7 @@ impl RedisBackendBuilder {
         check("temp_ttl_ms", millis(self.temp_ttl), 1_000, HOUR_MS)?;
         let settings = Settings {
             url: redacted(&self.url),
-            address: Address::parse(&self.url)?,
+            address: Address::parse(&self.url, &self.certificates)?,
             prefix: self.prefix,
             timeout: self.timeout,
             least_throughput: self.least_throughput,

@@ -1,10 +1,16 @@
+use std::sync::Arc;
+
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisFuture, Value};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, ProtocolVersion, PushInfo,
+    RedisError, RedisFuture, Value,
+};
 
 use crate::address::Address;
 #[cfg(feature = "cluster")]
 use crate::engine::Task;
 use crate::error::Fault;
+use crate::watch::Tracker;
 
 /// A connection to one server, or connections to all nodes of a cluster. Clones share it; what is asked
 /// first is answered first.
@@ -12,7 +18,10 @@ use crate::error::Fault;
 /// It has no deadlines of its own: every operation has one for all that it does.
 #[derive(Clone)]
 pub(crate) enum Connection {
-    Single(MultiplexedConnection),
+    Single {
+        connection: MultiplexedConnection,
+        client: Box<Client>,
+    },
     #[cfg(feature = "cluster")]
     Cluster(redis::cluster_async::ClusterConnection),
 }
@@ -20,15 +29,12 @@ pub(crate) enum Connection {
 impl Connection {
     pub(crate) async fn open(address: &Address) -> Result<Self, Fault> {
         let mut connection = match address {
-            Address::Single(client) => {
-                let config = AsyncConnectionConfig::new()
-                    .set_connection_timeout(None)
-                    .set_response_timeout(None);
-                let open = client.get_multiplexed_async_connection_with_config(&config);
-                Self::Single(open.await?)
-            }
             #[cfg(feature = "cluster")]
             Address::Cluster(client) => Self::Cluster(client.get_async_connection().await?),
+            _ => {
+                let client = server_of(address).await?;
+                Self::to_server(client, AsyncConnectionConfig::new()).await?
+            }
         };
         // The client asks nothing when the URL has no password, and takes a refused `MULTI` badly: in
         // builds that check arithmetic the connection's task ends (redis 1.8).
@@ -39,17 +45,70 @@ impl Connection {
         }
     }
 
+    /// Opens a connection to the one server, over which that tells of changes.
+    pub(crate) async fn open_tracking(
+        address: &Address,
+        tracker: Arc<Tracker>,
+    ) -> Result<Self, Fault> {
+        let client = server_of(address).await?;
+        let info = client.get_connection_info().clone();
+        let settings = info.redis_settings().clone();
+        let settings = settings.set_protocol(ProtocolVersion::RESP3);
+        let number = tracker.connect();
+        let hearing = Arc::clone(&tracker);
+        let config = AsyncConnectionConfig::new().set_push_sender(move |push: PushInfo| {
+            hearing.hear(number, &push);
+            Ok::<_, std::convert::Infallible>(())
+        });
+        let client = Client::open(info.set_redis_settings(settings))?;
+        let mut connection = Self::to_server(client, config).await?;
+        match connection.query(&tracker.command()).await {
+            Ok(_ok) => tracker.connected(number),
+            Err(fault) if fault.is_lost_connection() => return Err(fault),
+            Err(fault) => tracing::warn!(%fault, "the server does not tell of changes"),
+        }
+        Ok(connection)
+    }
+
+    async fn to_server(client: Client, config: AsyncConnectionConfig) -> Result<Self, Fault> {
+        let config = config
+            .set_connection_timeout(None)
+            .set_response_timeout(None);
+        let open = client.get_multiplexed_async_connection_with_config(&config);
+        let connection = open.await?;
+        let client = Box::new(client);
+        Ok(Self::Single { connection, client })
+    }
+
+    /// How the one server is reached.
+    pub(crate) fn server(&self) -> Option<&ConnectionInfo> {
+        match self {
+            Self::Single { client, .. } => Some(client.get_connection_info()),
+            #[cfg(feature = "cluster")]
+            Self::Cluster(_) => None,
+        }
+    }
+
     /// Whether commands are sent again by themselves when a node does not answer, perhaps to another one.
     pub(crate) fn repeats(&self) -> bool {
         match self {
-            Self::Single(_) => false,
+            Self::Single { .. } => false,
             #[cfg(feature = "cluster")]
             Self::Cluster(_) => true,
         }
     }
 
     pub(crate) async fn query(&mut self, command: &Cmd) -> Result<Value, Fault> {
-        Ok(command.query_async(self).await?)
+        let answer = command.query_async(self).await;
+        answer.map_err(|error| self.fault(error))
+    }
+
+    fn fault(&self, error: RedisError) -> Fault {
+        let fault = Fault::from(error);
+        if self.repeats() && fault.is_redirected() {
+            return Fault::Moving;
+        }
+        fault
     }
 
     /// The answers to commands about any keys, in no common moment.
@@ -88,7 +147,8 @@ impl Connection {
 
     /// The answers of a transaction or a pipeline, one for each command.
     pub(crate) async fn query_all(&mut self, commands: &Pipeline) -> Result<Vec<Value>, Fault> {
-        match commands.query_async(self).await? {
+        let answers = commands.query_async(self).await;
+        match answers.map_err(|error| self.fault(error))? {
             Value::Array(values) => Ok(values),
             _ => Err(Fault::Reply {
                 wanted: "the answers of a transaction",
@@ -97,10 +157,25 @@ impl Connection {
     }
 }
 
+/// The one server of this address, as things are now.
+async fn server_of(address: &Address) -> Result<Client, Fault> {
+    match address {
+        Address::Single(client) => Ok(Client::clone(client)),
+        #[cfg(feature = "sentinel")]
+        Address::Sentinel(sentinels) => {
+            // Boxed: the client library's futures are deep.
+            let primary: ck_core::BoxFuture<'_, _> = Box::pin(sentinels.primary());
+            primary.await
+        }
+        #[cfg(feature = "cluster")]
+        Address::Cluster(_) => Err(Fault::CannotWatch),
+    }
+}
+
 impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         match self {
-            Self::Single(connection) => connection.req_packed_command(cmd),
+            Self::Single { connection, .. } => connection.req_packed_command(cmd),
             #[cfg(feature = "cluster")]
             Self::Cluster(connection) => connection.req_packed_command(cmd),
         }
@@ -113,7 +188,9 @@ impl ConnectionLike for Connection {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         match self {
-            Self::Single(connection) => connection.req_packed_commands(pipeline, offset, count),
+            Self::Single { connection, .. } => {
+                connection.req_packed_commands(pipeline, offset, count)
+            }
             #[cfg(feature = "cluster")]
             Self::Cluster(connection) => connection.req_packed_commands(pipeline, offset, count),
         }
@@ -121,7 +198,7 @@ impl ConnectionLike for Connection {
 
     fn get_db(&self) -> i64 {
         match self {
-            Self::Single(connection) => connection.get_db(),
+            Self::Single { connection, .. } => connection.get_db(),
             #[cfg(feature = "cluster")]
             Self::Cluster(connection) => connection.get_db(),
         }

@@ -51,6 +51,15 @@ impl Engine {
         Task(runtime.spawn(timed)).join().await?
     }
 
+    /// Runs `work` until what is returned is dropped.
+    pub(crate) fn spawn(
+        &self,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<Task<()>, Fault> {
+        let runtime = self.runtime.as_ref().ok_or(Fault::Closed)?;
+        Ok(Task(runtime.spawn(work)))
+    }
+
     /// Runs `work` to its end or to `deadline`, whatever becomes of the caller.
     pub(crate) fn detach(
         &self,

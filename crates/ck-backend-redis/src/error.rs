@@ -14,6 +14,8 @@ pub(crate) enum Fault {
     Deadline { deadline: Duration },
     #[error("the Redis server gave an answer of an unexpected form")]
     Reply { wanted: &'static str },
+    #[error("the cluster is moving the slot of the key; try again")]
+    Moving,
     #[error("the entry was replaced, removed or evicted while it was read")]
     Replaced,
     #[error("a chunk of the entry is gone: it was evicted, or the entry was replaced")]
@@ -44,6 +46,11 @@ pub(crate) enum Fault {
     Random(String),
     #[error("the manifest of the entry cannot be made: {0}")]
     Manifest(String),
+    #[error("somebody listens to the changes of this store already")]
+    Watched,
+    #[cfg(feature = "cluster")]
+    #[error("a cluster does not tell of changes here; use one server, or rely on expiry")]
+    CannotWatch,
     #[error("the Redis store was closed meanwhile")]
     Closed,
 }
@@ -53,15 +60,20 @@ impl Fault {
         match self {
             Self::Redis(error) => kind_of(error),
             Self::Deadline { .. } => ErrorKind::Timeout,
-            Self::Reply { .. } | Self::PartLost | Self::Closed => ErrorKind::Transient,
+            Self::Reply { .. } | Self::Moving | Self::PartLost | Self::Closed => {
+                ErrorKind::Transient
+            }
             Self::Replaced | Self::ChunkLost { .. } | Self::Range { .. } => ErrorKind::Corrupt,
             Self::HeadLength { .. }
             | Self::WriterBroken
             | Self::Cursor
+            | Self::Watched
             | Self::Option { .. }
             | Self::Url { .. } => ErrorKind::Misuse,
             Self::Threads(_) | Self::Random(_) => ErrorKind::Transient,
             Self::Manifest(_) => ErrorKind::TooLarge,
+            #[cfg(feature = "cluster")]
+            Self::CannotWatch => ErrorKind::Unsupported,
         }
     }
 
@@ -92,6 +104,8 @@ impl Fault {
             Self::Redis(error) => is_lost(error) || code(error).as_deref() == Some("READONLY"),
             // Answers are still under way, or nobody will ever answer.
             Self::Deadline { .. } | Self::Reply { .. } => true,
+            // It does not know where the slots are now.
+            Self::Moving => true,
             _ => false,
         }
     }
@@ -99,6 +113,16 @@ impl Fault {
     /// Whether the connection broke, so that what can be done twice is worth another try.
     pub(crate) fn is_lost_connection(&self) -> bool {
         matches!(self, Self::Redis(error) if is_lost(error))
+    }
+
+    /// Whether the server has not done what it was asked because the key is elsewhere, or will be. The client
+    /// library follows such answers to single commands, not those inside transactions (redis 1.8).
+    pub(crate) fn is_redirected(&self) -> bool {
+        let code = match self {
+            Self::Redis(error) => code(error),
+            _ => None,
+        };
+        matches!(code.as_deref(), Some("MOVED" | "ASK" | "TRYAGAIN"))
     }
 
     fn says(&self, what: &str) -> bool {
@@ -168,6 +192,9 @@ fn kind_of(error: &RedisError) -> ErrorKind {
 
 /// What to do about the causes that a user can remove.
 fn advice(error: &RedisError) -> &'static str {
+    if error.kind() == RedisKind::MasterNameNotFoundBySentinel {
+        return "; the sentinels know no primary of this name, or none that is up";
+    }
     if kind_of(error) == ErrorKind::Authentication {
         return "; check the user name and the password in the store's URL";
     }

@@ -23,7 +23,8 @@
 //! # Features
 //!
 //! - `cluster` (default): `redis-cluster://` URLs.
-//! - `tls` (default): `rediss://` and `rediss-cluster://` URLs, over rustls.
+//! - `sentinel` (default): `redis-sentinel://` URLs.
+//! - `tls` (default): `rediss://`, `rediss-cluster://` and `rediss-sentinel://` URLs, over rustls.
 #![forbid(unsafe_code)]
 
 mod address;
@@ -41,7 +42,11 @@ mod name;
 mod pool;
 mod publish;
 mod read;
+#[cfg(feature = "sentinel")]
+mod sentinel;
 mod store;
+mod upload;
+mod watch;
 mod write;
 
 pub use backend::RedisBackend;

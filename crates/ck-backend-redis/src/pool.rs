@@ -1,11 +1,13 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
+use ck_core::BoxFuture;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
 use crate::address::Address;
 use crate::connection::Connection;
 use crate::error::Fault;
+use crate::watch::Tracker;
 
 /// The connections of one store: one that all small operations share, and some that large transfers
 /// borrow.
@@ -13,6 +15,8 @@ pub(crate) struct Pool {
     address: Address,
     small: Mutex<Slot>,
     bulk: Arc<Bulk>,
+    /// Whom the small connection tells of changes.
+    tracker: StdMutex<Option<Arc<Tracker>>>,
 }
 
 #[derive(Default)]
@@ -32,6 +36,7 @@ impl Pool {
         Self {
             address,
             small: Mutex::default(),
+            tracker: StdMutex::default(),
             bulk: Arc::new(Bulk {
                 permits: Arc::new(Semaphore::new(bulk_connections)),
                 idle: StdMutex::default(),
@@ -45,7 +50,12 @@ impl Pool {
         let connection = match &slot.connection {
             Some(connection) => connection.clone(),
             None => {
-                let connection = Connection::open(&self.address).await?;
+                // Boxed: the client library's futures are deep.
+                let open: BoxFuture<'_, _> = match self.tracker() {
+                    None => Box::pin(Connection::open(&self.address)),
+                    Some(tracker) => Box::pin(Connection::open_tracking(&self.address, tracker)),
+                };
+                let connection = open.await?;
                 slot.generation += 1;
                 slot.connection.insert(connection).clone()
             }
@@ -58,6 +68,9 @@ impl Pool {
         let mut slot = self.small.lock().await;
         if slot.generation == generation {
             slot.connection = None;
+            if let Some(tracker) = self.tracker() {
+                tracker.disconnect();
+            }
         }
     }
 
@@ -69,7 +82,10 @@ impl Pool {
         let fresh = idle.is_none();
         let connection = match idle {
             Some(connection) => connection,
-            None => Connection::open(&self.address).await?,
+            None => {
+                let open: BoxFuture<'_, _> = Box::pin(Connection::open(&self.address));
+                open.await?
+            }
         };
         Ok(Borrowed {
             connection,
@@ -86,7 +102,30 @@ impl Pool {
         // Whoever holds the lock is opening a new one.
         if let Ok(mut slot) = self.small.try_lock() {
             slot.connection = None;
+            if let Some(tracker) = self.tracker() {
+                tracker.disconnect();
+            }
         }
+    }
+
+    /// Lets later small connections tell this one of changes, or nobody; `false` when they tell another.
+    pub(crate) fn track(&self, tracker: Option<Arc<Tracker>>) -> bool {
+        let mut current = self.tracker.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = current.is_none() || tracker.is_none();
+        if free {
+            *current = tracker;
+        }
+        drop(current);
+        if free {
+            self.forget_all();
+        }
+        free
+    }
+
+    /// Whom changes are told.
+    pub(crate) fn tracker(&self) -> Option<Arc<Tracker>> {
+        let tracker = self.tracker.lock().unwrap_or_else(PoisonError::into_inner);
+        tracker.clone()
     }
 
     /// Closes the connections that nobody uses: after an outage they are all broken.

@@ -21,10 +21,10 @@ use crate::store::Store;
 pub(crate) const PREFIX: usize = 64 << 10;
 
 /// The most bytes that are asked for at a time. The server answers nobody else while it copies them.
-const PIECE: u64 = 256 << 10;
+const PIECE: u64 = 128 << 10;
 
 /// How many pieces are asked for before the first has arrived.
-const IN_FLIGHT: usize = 4;
+const IN_FLIGHT: usize = 3;
 
 /// The most ranges in one question.
 const RANGES: usize = 256;

@@ -12,6 +12,10 @@ use crate::error::Fault;
 use crate::name;
 use crate::pool::{Borrowed, Pool};
 
+/// How often an operation is tried whose slot is being moved, and how long it waits in between.
+const MOVES: usize = 25;
+const MOVE: Duration = Duration::from_millis(20);
+
 /// What all operations of one store share.
 pub(crate) struct Store {
     pub(crate) settings: Settings,
@@ -69,13 +73,19 @@ impl Store {
         W: Fn(Connection) -> F,
         F: Future<Output = Result<T, Fault>>,
     {
-        let mut again = twice;
+        let (mut again, mut moves) = (twice, 0);
         loop {
             let (connection, generation) = self.pool.small().await?;
             match work(connection).await {
                 Err(fault) if fault.spoils_connection() => {
                     self.pool.forget_small(generation).await;
                     self.pool.forget_idle();
+                    // Nothing was done.
+                    if matches!(fault, Fault::Moving) && moves < MOVES {
+                        moves += 1;
+                        tokio::time::sleep(MOVE).await;
+                        continue;
+                    }
                     if !(again && fault.is_lost_connection()) {
                         return Err(fault);
                     }
@@ -92,9 +102,15 @@ impl Store {
         W: Fn(Connection) -> F,
         F: Future<Output = Result<T, Fault>>,
     {
+        let mut moves = 0;
         loop {
             let borrowed: Borrowed = self.pool.bulk().await?;
             match work(borrowed.clone()).await {
+                Err(Fault::Moving) if moves < MOVES => {
+                    moves += 1;
+                    self.pool.forget_idle();
+                    tokio::time::sleep(MOVE).await;
+                }
                 // It broke while nobody used it, and so did those that lay beside it.
                 Err(fault) if fault.is_lost_connection() && !borrowed.is_fresh() => {
                     self.pool.forget_idle();

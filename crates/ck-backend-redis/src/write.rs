@@ -16,9 +16,10 @@ use crate::pool::Borrowed;
 use crate::publish::{Content, Done, Parts, publish, unix_millis};
 use crate::read::PREFIX;
 use crate::store::Store;
+use crate::upload::Upload;
 
-/// The most bytes that are sent at a time. The server answers nobody else while it takes them, and the
-/// client holds each three times on the way.
+/// The most bytes that are sent at a time where the length of a value is not known. The server answers
+/// nobody else while it takes them, and the client holds each three times on the way.
 ///
 /// A string that grows by pieces is not copied for each of them: the server's allocator rounds large blocks up
 /// to four sizes per doubling. It moves the string to fresh memory at each of these sizes, some five times its
@@ -27,6 +28,9 @@ const PIECE: usize = 256 << 10;
 
 /// How many pieces are under way before the first is acknowledged.
 const IN_FLIGHT: usize = 4;
+
+/// The most bytes that are gathered to see how long a value is.
+const GATHER: usize = 16 << 20;
 
 /// Transfers up to this size share the connection of the small operations.
 const SMALL: usize = 64 << 10;
@@ -57,6 +61,7 @@ impl Writer {
             total: options.head_len as u64,
             parts: Vec::new(),
             connection: None,
+            upload: None,
             flights: VecDeque::new(),
             renewal: None,
             debris: false,
@@ -91,7 +96,9 @@ impl EntryWriter for Writer {
 
     fn commit(mut self: Box<Self>, head: Bytes) -> BoxFuture<'static, Result<Outcome>> {
         let draft = self.draft.take();
-        let bytes = draft.as_ref().map_or(0, Draft::unsent);
+        let bytes = draft.as_ref().map_or(0, |draft| {
+            draft.unsent() + draft.upload.as_ref().map_or(0, Upload::left)
+        });
         let work = async move { draft.ok_or(Fault::WriterBroken)?.commit(head).await };
         Box::pin(async move { self.store.run(&self.entry, bytes, work).await })
     }
@@ -109,6 +116,8 @@ struct Draft {
     total: u64,
     parts: Vec<Part>,
     connection: Option<Borrowed>,
+    /// The last part, as long as bytes of it are missing.
+    upload: Option<Upload>,
     flights: VecDeque<Task<Result<(), Fault>>>,
     /// Keeps what is written alive while the caller makes the next bytes.
     renewal: Option<Task<()>>,
@@ -121,6 +130,8 @@ struct Part {
     name: Arc<str>,
     len: u64,
     limit: u64,
+    /// Whether nothing was sent yet.
+    unbegun: bool,
 }
 
 impl Draft {
@@ -140,6 +151,35 @@ impl Draft {
         single.unwrap_or(PIECE).min(PIECE)
     }
 
+    /// How much must be gathered before some of it is sent.
+    fn threshold(&self) -> usize {
+        let starts = self.parts.last().is_none_or(Part::is_full);
+        let known = self
+            .options
+            .size_hint
+            .is_some_and(|hint| hint >= self.total);
+        if !starts || known {
+            return self.piece();
+        }
+        let (limit, taken) = self.next_limit();
+        let room = usize::try_from(limit - taken).unwrap_or(GATHER);
+        room.min(GATHER)
+    }
+
+    /// How long the next part may become, and how much of that the head takes.
+    fn next_limit(&self) -> (u64, u64) {
+        let settings = &self.store.settings;
+        let single = settings.single_value_bytes;
+        let hint = self.options.size_hint.unwrap_or(0);
+        let (limit, taken) = match self.parts.len() {
+            // The head goes to where it belongs at the end.
+            0 if hint > single => (settings.chunk_bytes, self.options.head_len as u64),
+            0 => (single, self.options.head_len as u64),
+            _ => (settings.chunk_bytes, 0),
+        };
+        (limit.max(taken + 1), taken)
+    }
+
     async fn write(&mut self, parts: Vec<Bytes>) -> Result<ControlFlow<Rejection>, Fault> {
         self.total += sum(&parts);
         if let Some(rejection) = self.refusal(self.total) {
@@ -148,8 +188,8 @@ impl Draft {
         for part in parts {
             self.pending_len += part.len();
             self.pending.push_back(part);
-            while self.pending_len >= self.piece() {
-                let sent = self.send_piece().await;
+            while self.pending_len >= self.threshold() {
+                let sent = self.send(false).await;
                 if let Some(rejection) = self.no_room(sent).await? {
                     return Ok(ControlFlow::Break(rejection));
                 }
@@ -166,7 +206,7 @@ impl Draft {
                 got: head.len(),
             });
         }
-        let published = if self.parts.is_empty() {
+        let published = if self.parts.is_empty() && self.pending_len <= self.piece() {
             self.publish_at_once(head).await
         } else {
             self.publish_written(&head).await
@@ -227,8 +267,9 @@ impl Draft {
 
     async fn publish_written(&mut self, head: &[u8]) -> Result<Done, Fault> {
         while self.pending_len > 0 {
-            self.send_piece().await?;
+            self.send(true).await?;
         }
+        let surplus = self.end_upload().await?;
         while let Some(flight) = self.flights.pop_front() {
             flight.join().await??;
         }
@@ -238,6 +279,11 @@ impl Draft {
         let Some(mut connection) = self.connection.take() else {
             return Err(Fault::WriterBroken);
         };
+        if surplus > 0
+            && let Some(part) = self.parts.last()
+        {
+            cut(&mut connection, &part.name, part.len, surplus).await?;
+        }
         let done = if let [part] = &self.parts[..] {
             let total = part.len;
             let content = Content::Written { total, head };
@@ -332,43 +378,39 @@ impl Draft {
         Ok(found.await? == value)
     }
 
-    /// Sends the next bytes, at most a piece.
-    async fn send_piece(&mut self) -> Result<(), Fault> {
-        let settings = &self.store.settings;
-        let first = self.parts.last().is_none_or(|part| part.len >= part.limit);
-        if first {
-            let index = self.parts.len();
-            let hint = self.options.size_hint.unwrap_or(0);
-            let (limit, len) = match index {
-                // The head goes to where it belongs at the end.
-                0 if hint > settings.single_value_bytes => {
-                    (settings.chunk_bytes, self.options.head_len as u64)
-                }
-                0 => (settings.single_value_bytes, self.options.head_len as u64),
-                _ => (settings.chunk_bytes, 0),
-            };
-            let name = name::of_part(&settings.prefix, &self.entry, self.generation, index);
-            self.parts.push(Part {
-                name: name.into(),
-                len,
-                limit: limit.max(len + 1),
-            });
+    /// Sends some of what was gathered; `last` when nothing comes after that.
+    async fn send(&mut self, last: bool) -> Result<(), Fault> {
+        if self.parts.last().is_none_or(Part::is_full) {
+            self.begin_part(last).await?;
         }
-        let Some(part) = self.parts.last_mut() else {
-            return Err(Fault::WriterBroken);
+        if self.upload.is_some() {
+            self.send_to_upload().await
+        } else {
+            self.send_piece().await
+        }
+    }
+
+    /// Begins a part, as an upload when its length is known.
+    async fn begin_part(&mut self, last: bool) -> Result<(), Fault> {
+        let (limit, taken) = self.next_limit();
+        let room = limit - taken;
+        let pending = self.pending_len as u64;
+        let hint = self.options.size_hint.unwrap_or(0);
+        let placed: u64 = self.parts.iter().map(|part| part.len).sum();
+        let to_come = if last || hint < self.total {
+            pending
+        } else {
+            hint - placed - taken
         };
-        let room = usize::try_from(part.limit - part.len).unwrap_or(usize::MAX);
-        let len = self.pending_len.min(PIECE).min(room);
-        let piece = Piece {
-            name: Arc::clone(&part.name),
-            at: part.len,
-            bytes: take(&mut self.pending, len),
-            ttl_ms: settings.temp_ttl_ms,
-            first,
-        };
-        self.pending_len -= len;
-        part.len += len as u64;
-        self.debris = true;
+        let known = last || hint >= self.total || pending >= room;
+        let (prefix, index) = (&self.store.settings.prefix, self.parts.len());
+        let name: Arc<str> = name::of_part(prefix, &self.entry, self.generation, index).into();
+        self.parts.push(Part {
+            name: Arc::clone(&name),
+            len: taken,
+            limit,
+            unbegun: true,
+        });
         let connection = match &self.connection {
             Some(borrowed) => borrowed,
             None => {
@@ -377,7 +419,69 @@ impl Draft {
                 self.connection.insert(borrowed)
             }
         };
-        let connection: Connection = Connection::clone(connection);
+        if known {
+            let (len, ttl_ms) = (taken + to_come.min(room), self.store.settings.temp_ttl_ms);
+            self.upload = Upload::begin(connection, name, len, ttl_ms).await?;
+        }
+        if let Some(upload) = &mut self.upload {
+            upload.skip(taken).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends at most what the upload still misses.
+    async fn send_to_upload(&mut self) -> Result<(), Fault> {
+        let (Some(upload), Some(part)) = (&mut self.upload, self.parts.last_mut()) else {
+            return Err(Fault::WriterBroken);
+        };
+        let len = usize::try_from(upload.left()).unwrap_or(usize::MAX);
+        let len = len.min(self.pending_len);
+        for bytes in take(&mut self.pending, len) {
+            upload.write(&bytes).await?;
+        }
+        self.pending_len -= len;
+        part.len += len as u64;
+        if upload.left() == 0 {
+            self.end_upload().await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the upload, if there is one. It may be shorter than was said: then it is filled up, and this is
+    /// how much of it is too much.
+    async fn end_upload(&mut self) -> Result<u64, Fault> {
+        let Some(mut upload) = self.upload.take() else {
+            return Ok(0);
+        };
+        let surplus = upload.left();
+        upload.skip(surplus).await?;
+        self.debris = true;
+        upload.finish().await?;
+        if let Some(part) = self.parts.last_mut() {
+            part.unbegun = false;
+        }
+        Ok(surplus)
+    }
+
+    /// Sends at most a piece.
+    async fn send_piece(&mut self) -> Result<(), Fault> {
+        let (Some(part), Some(connection)) = (self.parts.last_mut(), &self.connection) else {
+            return Err(Fault::WriterBroken);
+        };
+        let connection = Connection::clone(connection);
+        let room = usize::try_from(part.limit - part.len).unwrap_or(usize::MAX);
+        let len = self.pending_len.min(PIECE).min(room);
+        let piece = Piece {
+            name: Arc::clone(&part.name),
+            at: part.len,
+            bytes: take(&mut self.pending, len),
+            ttl_ms: self.store.settings.temp_ttl_ms,
+            first: part.unbegun,
+        };
+        self.pending_len -= len;
+        part.len += len as u64;
+        part.unbegun = false;
+        self.debris = true;
         if piece.first || connection.repeats() {
             // The key is there, and mortal, before anything else is written to it.
             return piece.send(connection).await;
@@ -414,6 +518,12 @@ impl Draft {
                 }
             }
         })
+    }
+}
+
+impl Part {
+    fn is_full(&self) -> bool {
+        self.len >= self.limit
     }
 }
 
@@ -494,6 +604,24 @@ impl Piece {
         };
         if sound { Ok(()) } else { Err(Fault::PartLost) }
     }
+}
+
+/// Removes the last `surplus` bytes of a temporary key, which leaves `len`.
+async fn cut(connection: &mut Connection, name: &str, len: u64, surplus: u64) -> Result<(), Fault> {
+    const CUT: &str = r"
+if redis.call('STRLEN', KEYS[1]) == tonumber(ARGV[2]) then
+  redis.call('SET', KEYS[1], redis.call('GETRANGE', KEYS[1], 0, tonumber(ARGV[1]) - 1), 'KEEPTTL')
+end
+return 1
+";
+    let mut command = redis::cmd("EVAL");
+    command
+        .arg(CUT)
+        .arg(1)
+        .arg(name)
+        .arg(len)
+        .arg(len + surplus);
+    connection.query(&command).await.map(|_one| ())
 }
 
 /// The command that lets a key live until then.

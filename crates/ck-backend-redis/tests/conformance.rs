@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ck_backend_redis::{RedisBackend, RedisBackendBuilder};
 use ck_core::{Backend, Capabilities, conformance};
-use testkit::{RedisCluster, RedisServer};
+use testkit::RedisServer;
 
 fn run(builder: RedisBackendBuilder) -> Arc<dyn Backend> {
     let backend: Arc<dyn Backend> = Arc::new(builder.build().unwrap());
@@ -61,7 +61,7 @@ fn the_store_conforms_inside_a_tokio_runtime() {
 #[cfg(feature = "cluster")]
 #[test]
 fn a_cluster_conforms() {
-    let cluster = RedisCluster::start();
+    let cluster = testkit::RedisCluster::start();
     let backend = run(RedisBackend::builder(cluster.url()));
     assert_eq!(backend.url(), cluster.url());
 }
@@ -69,7 +69,7 @@ fn a_cluster_conforms() {
 #[cfg(feature = "cluster")]
 #[test]
 fn entries_in_chunks_conform_in_a_cluster() {
-    let cluster = RedisCluster::start();
+    let cluster = testkit::RedisCluster::start();
     let builder = RedisBackend::builder(cluster.url());
     run(builder.single_value_bytes(64 << 10).chunk_bytes(100_000));
 }

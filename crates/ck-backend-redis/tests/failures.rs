@@ -166,7 +166,7 @@ fn what_is_being_written_dies_by_itself_unless_its_writer_lives() {
         .temp_ttl(ttl)
         .build()
         .unwrap();
-    let bytes = pattern(1, 2 << 20);
+    let bytes = pattern(1, 17 << 20);
     let mut writer = block_on(store.create(&key(), WriteOptions::new()))
         .unwrap()
         .continue_value()
@@ -192,11 +192,11 @@ fn an_entry_that_was_evicted_while_it_was_written_is_not_published() {
         let options = WriteOptions::new().with_head_len(16);
         let writer = block_on(store.create(&key(), options)).unwrap();
         let mut writer = writer.continue_value().unwrap();
-        let _ = block_on(writer.write(vec![pattern(2, 2 << 20)])).unwrap();
+        let _ = block_on(writer.write(vec![pattern(2, 17 << 20)])).unwrap();
         // All pieces have arrived: the length does not change any more.
         assert!(wait_for(|| {
             let length = || server.command(&["STRLEN", &parts(&server)]).text();
-            length() == (16 + (2 << 20)).to_string()
+            length() == (16 + (17 << 20)).to_string()
         }));
         server.command(&["DEL", &parts(&server)]);
         let result = block_on(async {

@@ -129,6 +129,20 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         Box::pin(std::future::ready(Err(error.with("store", self.url()))))
     }
 
+    /// Tells `listener` which entries change, until the returned [`Watch`] is dropped, for callers who
+    /// keep copies of entries. Returns before the first connection is made: changes are told from
+    /// [`ChangeListener::watching`] on.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] when the store cannot tell, [`ErrorKind::Misuse`] when somebody listens
+    /// already.
+    fn watch(&self, listener: Arc<dyn ChangeListener>) -> Result<Watch> {
+        drop(listener);
+        let error = Error::new(ErrorKind::Unsupported, "the store cannot tell of changes");
+        Err(error.with("store", self.url()))
+    }
+
     /// How full the store is.
     ///
     /// # Errors
@@ -234,6 +248,39 @@ pub trait Lease: Send + 'static {
 impl fmt::Debug for dyn Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Lease")
+    }
+}
+
+/// Somebody who keeps copies of entries and wants to know when they are stale; see [`Backend::watch`].
+///
+/// Called on the store's own threads: implementations return at once and call nothing of the store.
+pub trait ChangeListener: Send + Sync + 'static {
+    /// Changes are told from now on. Copies of what is read from now on stay true until one is told.
+    fn watching(&self);
+
+    /// Somebody has stored, replaced, touched or removed the entry under `key`, or it has expired or was
+    /// evicted. What this store object itself changes may be told too: [`EntryReader::version`] of the entry
+    /// that is there now says whether a copy is still good. Changes may be told late and more than once.
+    fn changed(&self, key: &Key);
+
+    /// Changes go untold until the next [`watching`](Self::watching): every copy may be stale.
+    fn lost(&self);
+}
+
+/// Keeps a [`ChangeListener`] informed until it is dropped.
+#[must_use = "nothing is told once it is dropped"]
+pub struct Watch(#[expect(dead_code, reason = "held for its drop")] Box<dyn Send + Sync>);
+
+impl Watch {
+    /// Ends when `guard` is dropped.
+    pub fn new(guard: impl Send + Sync + 'static) -> Self {
+        Self(Box::new(guard))
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watch")
     }
 }
 

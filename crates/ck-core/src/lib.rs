@@ -29,8 +29,8 @@ pub mod conformance;
 
 pub use aligned::aligned_bytes;
 pub use backend::{
-    Backend, BoxFuture, Capabilities, Cursor, EntryInfo, EntryReader, EntryWriter, Lease, Outcome,
-    Page, Pruned, Rejection, Usage, Version, WriteMode, WriteOptions,
+    Backend, BoxFuture, Capabilities, ChangeListener, Cursor, EntryInfo, EntryReader, EntryWriter,
+    Lease, Outcome, Page, Pruned, Rejection, Usage, Version, Watch, WriteMode, WriteOptions,
 };
 pub use budget::{MemoryBudget, Reservation};
 pub use error::{Error, ErrorKind, Result};

@@ -2,8 +2,11 @@
 #![allow(
     dead_code,
     clippy::unwrap_used,
+    clippy::panic,
     reason = "each test uses its part, and reports by panicking"
 )]
+
+pub(crate) mod network;
 
 use std::sync::Arc;
 
