@@ -22,13 +22,13 @@ impl MemcachedBuilder {
             settings: Settings {
                 prefix: String::new(),
                 timeout: Duration::from_secs(5),
-                bytes_per_second: 50_000_000,
+                min_throughput: 50_000_000,
                 connect_timeout: Duration::from_secs(2),
                 connections: 8,
                 bulk_connections: 4,
                 chunking: true,
                 chunk_bytes: 1 << 20,
-                value_bytes: 32 << 20,
+                single_value_bytes: 32 << 20,
                 credentials: None,
             },
         }
@@ -50,8 +50,8 @@ impl MemcachedBuilder {
 
     /// The slowest transfer that is not given up: each byte adds its share to the timeout. Default:
     /// 50,000,000. At least 1,000.
-    pub fn bytes_per_second(mut self, bytes: u64) -> Self {
-        self.settings.bytes_per_second = bytes;
+    pub fn min_throughput(mut self, bytes_per_second: u64) -> Self {
+        self.settings.min_throughput = bytes_per_second;
         self
     }
 
@@ -93,8 +93,8 @@ impl MemcachedBuilder {
 
     /// The most bytes of an entry that is stored as one item; less where the server's item size is smaller.
     /// A writer holds so much in memory before it begins to send. Default: 32 MiB. At least 1.
-    pub fn value_bytes(mut self, bytes: u64) -> Self {
-        self.settings.value_bytes = bytes;
+    pub fn single_value_bytes(mut self, bytes: u64) -> Self {
+        self.settings.single_value_bytes = bytes;
         self
     }
 
@@ -136,10 +136,10 @@ impl MemcachedBuilder {
             millis(settings.connect_timeout),
         )?;
         check(
-            "bytes_per_second",
+            "min_throughput",
             "it must be at least 1,000",
-            settings.bytes_per_second >= 1_000,
-            settings.bytes_per_second,
+            settings.min_throughput >= 1_000,
+            settings.min_throughput,
         )?;
         let counts = "it must lie between 1 and 1,000";
         for (option, count) in [
@@ -155,10 +155,10 @@ impl MemcachedBuilder {
             settings.chunk_bytes,
         )?;
         check(
-            "value_bytes",
+            "single_value_bytes",
             "it must be at least 1",
-            settings.value_bytes > 0,
-            settings.value_bytes,
+            settings.single_value_bytes > 0,
+            settings.single_value_bytes,
         )?;
         if let Some((user, password)) = &settings.credentials {
             let plain = names::is_plain(user) && names::is_plain(password) && !user.is_empty();
@@ -193,13 +193,13 @@ impl MemcachedBuilder {
 pub(crate) struct Settings {
     pub(crate) prefix: String,
     pub(crate) timeout: Duration,
-    pub(crate) bytes_per_second: u64,
+    pub(crate) min_throughput: u64,
     pub(crate) connect_timeout: Duration,
     pub(crate) connections: usize,
     pub(crate) bulk_connections: usize,
     pub(crate) chunking: bool,
     pub(crate) chunk_bytes: usize,
-    pub(crate) value_bytes: u64,
+    pub(crate) single_value_bytes: u64,
     pub(crate) credentials: Option<(String, String)>,
 }
 
@@ -277,11 +277,11 @@ mod tests {
             builder().key_prefix("x".repeat(151)),
             builder().timeout(Duration::ZERO),
             builder().connect_timeout(Duration::from_secs(3_601)),
-            builder().bytes_per_second(1),
+            builder().min_throughput(1),
             builder().connections(0),
             builder().bulk_connections(1_001),
             builder().chunk_bytes(511),
-            builder().value_bytes(0),
+            builder().single_value_bytes(0),
             builder().credentials("a b", "c"),
             MemcachedBuilder::new(Vec::new()),
             MemcachedBuilder::new(vec!["a".to_owned(), "a:11211".to_owned()]),

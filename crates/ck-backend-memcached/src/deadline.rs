@@ -5,22 +5,22 @@ use std::time::{Duration, Instant};
 pub(crate) struct Deadline {
     start: Instant,
     allowed: Duration,
-    bytes_per_second: u64,
+    min_throughput: u64,
 }
 
 impl Deadline {
-    pub(crate) fn new(timeout: Duration, bytes_per_second: u64) -> Self {
+    pub(crate) fn new(timeout: Duration, min_throughput: u64) -> Self {
         Self {
             start: Instant::now(),
             allowed: timeout,
-            bytes_per_second,
+            min_throughput,
         }
     }
 
     /// Allows the time that so many more bytes take at the slowest rate that is acceptable.
     #[must_use]
     pub(crate) fn plus(mut self, bytes: u64) -> Self {
-        let micros = u128::from(bytes) * 1_000_000 / u128::from(self.bytes_per_second.max(1));
+        let micros = u128::from(bytes) * 1_000_000 / u128::from(self.min_throughput.max(1));
         let extra = Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
         self.allowed = self.allowed.saturating_add(extra);
         self

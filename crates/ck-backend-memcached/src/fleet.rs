@@ -80,7 +80,7 @@ impl Fleet {
 
     /// The deadline of an operation that starts now. Whatever it does together must be over by then.
     pub(crate) fn deadline(&self) -> Deadline {
-        Deadline::new(self.settings.timeout, self.settings.bytes_per_second)
+        Deadline::new(self.settings.timeout, self.settings.min_throughput)
     }
 
     pub(crate) fn entry_name(&self, key: &Key) -> String {
@@ -106,7 +106,7 @@ impl Fleet {
     /// The most bytes of an entry under this name that is one item.
     pub(crate) fn value_limit(&self, name: &str, deadline: Deadline) -> Result<u64, Fault> {
         let limit = self.server_of(name).value_limit(deadline)?;
-        Ok(limit.min(self.settings.value_bytes))
+        Ok(limit.min(self.settings.single_value_bytes))
     }
 
     /// The most bytes of a chunk: what every server takes. One that is down is taken for an ordinary one.
@@ -124,7 +124,9 @@ impl Fleet {
     /// Whether so many bytes are one item, without asking a server.
     pub(crate) fn is_known_to_take(&self, name: &str, bytes: usize) -> bool {
         let server = self.server_of(name);
-        let limit = server.known_value_limit().min(self.settings.value_bytes);
+        let limit = server
+            .known_value_limit()
+            .min(self.settings.single_value_bytes);
         server.knows_limit() && bytes as u64 <= limit
     }
 

@@ -139,7 +139,7 @@ fn a_listing_has_pages_and_is_no_use_of_the_entries() {
 fn a_torn_entry_is_not_listed_and_others_listings_are_waited_for() {
     let server = Memcached::start_with(&["-m", "128"]);
     let backend = builder(std::slice::from_ref(&server))
-        .value_bytes(1_000)
+        .single_value_bytes(1_000)
         .chunk_bytes(1_000)
         .build()
         .unwrap();

@@ -61,7 +61,7 @@ fn one_connection_and_many_small_chunks_conform() {
             .connections(1)
             .bulk_connections(1)
             .chunk_bytes(1_000)
-            .value_bytes(99)
+            .single_value_bytes(99)
     });
 }
 

@@ -139,8 +139,8 @@ impl Bed {
     fn backend(&self) -> MemcachedBackend {
         MemcachedBackend::builder(self.proxies.iter().map(|proxy| proxy.addr().to_string()))
             .timeout(TIMEOUT)
-            .bytes_per_second(100_000_000)
-            .value_bytes(100_000)
+            .min_throughput(100_000_000)
+            .single_value_bytes(100_000)
             .chunk_bytes(60_000)
             .build()
             .unwrap()

@@ -77,7 +77,7 @@ impl fmt::Debug for RedisBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisBackend")
             .field("url", &self.0.settings.url)
-            .field("prefix", &self.0.settings.prefix)
+            .field("key_prefix", &self.0.settings.prefix)
             .finish_non_exhaustive()
     }
 }

@@ -14,7 +14,7 @@ pub struct RedisBackendBuilder {
     certificates: Certificates,
     prefix: String,
     timeout: Duration,
-    least_throughput: u64,
+    min_throughput: u64,
     bulk_connections: usize,
     single_value_bytes: u64,
     chunk_bytes: u64,
@@ -36,7 +36,7 @@ impl RedisBackendBuilder {
             certificates: Certificates::default(),
             prefix: String::new(),
             timeout: Duration::from_secs(5),
-            least_throughput: 50_000_000,
+            min_throughput: 50_000_000,
             bulk_connections: 4,
             single_value_bytes: 256 << 20,
             chunk_bytes: Self::CHUNK_BYTES,
@@ -47,13 +47,13 @@ impl RedisBackendBuilder {
 
     /// What the server's names of all keys of the store begin with, so that several stores share a
     /// server. Default: nothing, as in the Python client. No braces, at most 512 bytes.
-    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+    pub fn key_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
     /// How long an operation may take, connecting included; transfers get more by their bytes
-    /// ([`least_throughput`](Self::least_throughput)). Default: 5 seconds. At least a millisecond, at
+    /// ([`min_throughput`](Self::min_throughput)). Default: 5 seconds. At least a millisecond, at
     /// most an hour.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -61,8 +61,8 @@ impl RedisBackendBuilder {
     }
 
     /// The bytes per second below which a transfer counts as stuck. Default: 50 MB/s. At least 1,000.
-    pub fn least_throughput(mut self, bytes_per_second: u64) -> Self {
-        self.least_throughput = bytes_per_second;
+    pub fn min_throughput(mut self, bytes_per_second: u64) -> Self {
+        self.min_throughput = bytes_per_second;
         self
     }
 
@@ -127,17 +127,17 @@ impl RedisBackendBuilder {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let most = i64::MAX.unsigned_abs();
         let prefix_len = self.prefix.len() as u64;
-        check("prefix", prefix_len, 0, 512)?;
+        check("key_prefix", prefix_len, 0, 512)?;
         if self.prefix.contains(['{', '}']) {
             return Err(Fault::Option {
-                option: "prefix",
+                option: "key_prefix",
                 value: self.prefix,
                 bound: "it may not contain braces".to_owned(),
             }
             .into());
         }
         check("timeout_ms", millis(self.timeout), 1, HOUR_MS)?;
-        check("least_throughput", self.least_throughput, 1_000, most)?;
+        check("min_throughput", self.min_throughput, 1_000, most)?;
         check("bulk_connections", self.bulk_connections as u64, 1, 1_000)?;
         let single = self.single_value_bytes;
         check("single_value_bytes", single, 64 << 10, Self::SERVER_LIMIT)?;
@@ -155,7 +155,7 @@ impl RedisBackendBuilder {
             address: Address::parse(&self.url, &self.certificates)?,
             prefix: self.prefix,
             timeout: self.timeout,
-            least_throughput: self.least_throughput,
+            min_throughput: self.min_throughput,
             bulk_connections: self.bulk_connections,
             single_value_bytes: self.single_value_bytes,
             chunk_bytes: self.chunk_bytes,
@@ -181,7 +181,7 @@ pub(crate) struct Settings {
     pub(crate) address: Address,
     pub(crate) prefix: String,
     timeout: Duration,
-    least_throughput: u64,
+    min_throughput: u64,
     pub(crate) bulk_connections: usize,
     pub(crate) single_value_bytes: u64,
     pub(crate) chunk_bytes: u64,
@@ -192,7 +192,7 @@ pub(crate) struct Settings {
 impl Settings {
     /// How long an operation that moves so many bytes may take.
     pub(crate) fn deadline(&self, bytes: u64) -> Duration {
-        let millis = u128::from(bytes) * 1_000 / u128::from(self.least_throughput);
+        let millis = u128::from(bytes) * 1_000 / u128::from(self.min_throughput);
         self.timeout + Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
     }
 

@@ -30,7 +30,7 @@ fn a_store_with_a_prefix_conforms_beside_others() {
     let server = RedisServer::start();
     server.command(&["SET", "somebody", "else's"]);
     server.command(&["RPUSH", "a*b:list", "1"]);
-    run(RedisBackend::builder(server.url()).prefix("a*b:"));
+    run(RedisBackend::builder(server.url()).key_prefix("a*b:"));
     assert_eq!(server.command(&["GET", "somebody"]).text(), "else's");
 }
 

@@ -62,7 +62,7 @@ impl ChangeListener for Diary {
 
 fn store(server: &RedisServer, prefix: &str) -> RedisBackend {
     RedisBackend::builder(server.url())
-        .prefix(prefix)
+        .key_prefix(prefix)
         .timeout(Duration::from_millis(500))
         .single_value_bytes(1 << 20)
         .chunk_bytes(600_000)

@@ -219,7 +219,7 @@ impl Cache {
 impl Shared {
     /// A tier would not take a value. What the process has is older, and the store may have removed its own.
     async fn rejected(self: &Arc<Self>, key: &Key, rejection: Rejection) -> Result<Outcome> {
-        self.publish(key, None, None, None).await?;
+        let _ = self.publish(key, None, None, None).await?;
         Ok(Outcome::Rejected(rejection))
     }
 

@@ -17,14 +17,14 @@ pub(super) fn open(url: &StoreUrl<'_>) -> Result<Arc<dyn Backend>> {
             "key_prefix" => builder.key_prefix(option.text()?),
             "timeout" => builder.timeout(option.duration()?),
             "connect_timeout" => builder.connect_timeout(option.duration()?),
-            "min_throughput" => builder.bytes_per_second(option.bytes()?),
+            "min_throughput" => builder.min_throughput(option.bytes()?),
             "connections" => builder.connections(option.number()?),
             "bulk_connections" => builder.bulk_connections(option.number()?),
             "chunking" => builder.chunking(option.flag()?),
             "chunk_bytes" => {
                 builder.chunk_bytes(usize::try_from(option.bytes()?).unwrap_or(usize::MAX))
             }
-            "single_value_bytes" => builder.value_bytes(option.bytes()?),
+            "single_value_bytes" => builder.single_value_bytes(option.bytes()?),
             _ => {
                 return Err(option.unknown(
                     "key_prefix, timeout, connect_timeout, min_throughput, connections, bulk_connections, \

@@ -13,9 +13,9 @@ pub(super) fn open(url: &StoreUrl<'_>) -> Result<Arc<dyn Backend>> {
     for option in url.each_option() {
         builder = match option.name {
             name if OF_THE_CLIENT.contains(&name) => builder,
-            "key_prefix" => builder.prefix(option.text()?),
+            "key_prefix" => builder.key_prefix(option.text()?),
             "timeout" => builder.timeout(option.duration()?),
-            "min_throughput" => builder.least_throughput(option.bytes()?),
+            "min_throughput" => builder.min_throughput(option.bytes()?),
             "bulk_connections" => builder.bulk_connections(option.number()?),
             "single_value_bytes" => builder.single_value_bytes(option.bytes()?),
             "chunk_bytes" => builder.chunk_bytes(option.bytes()?),
