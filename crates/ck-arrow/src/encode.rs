@@ -159,6 +159,36 @@ impl Encoder {
         })
     }
 
+    /// How many bytes the entry of these batches will have, to the byte; `None` when it is compressed, which
+    /// nobody knows beforehand.
+    ///
+    /// # Memory
+    ///
+    /// The copies that [`Encoder`] names, of one batch at a time. Nothing is hashed, and only what is copied
+    /// is read.
+    ///
+    /// # Errors
+    ///
+    /// What encoding the batches would report.
+    pub fn measure(
+        schema: SchemaRef,
+        options: EncodeOptions,
+        batches: impl IntoIterator<Item = RecordBatch>,
+    ) -> Result<Option<u64>> {
+        if options.codec != Codec::None {
+            return Ok(None);
+        }
+        let mut encoder = Self::new(schema, options)?;
+        encoder.output.count_only();
+        for batch in batches {
+            encoder.push(batch)?;
+            while encoder.next_segment()?.is_some() {}
+        }
+        encoder.end();
+        while encoder.next_segment()?.is_some() {}
+        Ok(Some(encoder.head.len() as u64 + encoder.output.len()))
+    }
+
     /// How many bytes [`Encoded::head`] will have.
     #[must_use]
     pub fn head_len(&self) -> usize {

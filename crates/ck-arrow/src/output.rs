@@ -95,6 +95,11 @@ impl Output {
         })
     }
 
+    /// From here on positions count, and hashes do not.
+    pub(crate) fn count_only(&mut self) {
+        self.recorder.count_only();
+    }
+
     pub(crate) fn len(&self) -> u64 {
         self.position
     }

@@ -52,6 +52,8 @@ pub(crate) struct Recorder {
     /// Whether large messages may go to the thread.
     may_start: bool,
     beside: Option<Beside>,
+    /// Whether messages are counted only: the index then has the right length, and no hash is one.
+    counts: bool,
 }
 
 #[derive(Debug)]
@@ -70,12 +72,22 @@ impl Recorder {
             here: Some(record),
             may_start: beside,
             beside: None,
+            counts: false,
         }
+    }
+
+    /// From here on nothing is hashed.
+    pub(crate) fn count_only(&mut self) {
+        self.counts = true;
     }
 
     /// Adds a message, whose first piece is its metadata. Its pieces are held until
     /// [`Recorder::settle`].
     pub(crate) fn add(&mut self, block: Block, message: &[Bytes]) -> Result<()> {
+        if self.counts {
+            self.settle()?.index.add(&block);
+            return Ok(());
+        }
         if self.may_start && block.body_len >= BESIDE_BYTES {
             self.may_start = false;
             // Without a thread everything is hashed here.

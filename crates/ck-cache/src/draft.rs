@@ -3,11 +3,12 @@
 use std::future::{Future, poll_fn};
 use std::ops::ControlFlow;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
-use ck_arrow::{Codec, EncodeOptions, Encoder};
+use ck_arrow::{Codec, EncodeOptions, Encoder, Table};
 use ck_core::{
     Backend, EntryWriter, Key, Outcome, Rejection, Result, WriteMode, WriteOptions, offload,
 };
@@ -73,10 +74,9 @@ impl Shared {
         match (content, form) {
             (Content::Table(table), _) => {
                 let schema = table.schema().clone();
-                let held = ck_arrow::retained_bytes(table.batches()) as u64;
                 let batches = table.clone().into_batches().into_iter().map(Ok);
                 let source = Source::Blocking(Box::new(batches));
-                self.draft_table(backend, key, schema, source, Some(held), options, mode)
+                self.draft_table(backend, key, schema, source, Some(table), options, mode)
                     .await
             }
             (Content::Bytes(bytes), _) => draft_bytes(key, BYTES, bytes, options, mode).await,
@@ -89,7 +89,7 @@ impl Shared {
         }
     }
 
-    /// Encodes a table into the store, batch by batch.
+    /// Encodes a table into the store, batch by batch. `table` is what `source` gives, where that is known.
     #[expect(
         clippy::too_many_arguments,
         reason = "what, where, how: each of them once"
@@ -100,7 +100,7 @@ impl Shared {
         key: &Key,
         schema: SchemaRef,
         source: Source<'_>,
-        source_bytes: Option<u64>,
+        table: Option<&Table>,
         options: &PutOptions,
         mode: WriteMode,
     ) -> Result<Draft> {
@@ -114,21 +114,30 @@ impl Shared {
             options.workers()
         };
         let in_flight = (options.batch_bytes() as u64).saturating_mul(workers as u64 + 2);
+        let source_bytes = table.map(|table| ck_arrow::retained_bytes(table.batches()) as u64);
         let in_flight = source_bytes.map_or(in_flight, |bytes| bytes.min(in_flight));
         let _reservation = self.budget.reserve(in_flight).await?;
 
-        let encoder = Encoder::new(
-            schema,
-            EncodeOptions::new()
-                .with_batch_bytes(options.batch_bytes())
-                .with_codec(codec)
-                .with_workers(options.workers())
-                .with_outer_offset(capabilities.outer_offset)
-                .with_stale_for(options.stale_for())
-                .with_key(key),
-        )?;
+        let encode_options = EncodeOptions::new()
+            .with_batch_bytes(options.batch_bytes())
+            .with_codec(codec)
+            .with_workers(options.workers())
+            .with_outer_offset(capabilities.outer_offset)
+            .with_stale_for(options.stale_for())
+            .with_key(key);
+        // A file grows as it comes; a server does much better when it knows the length.
+        let length = match table.filter(|_| !capabilities.maps) {
+            None => None,
+            Some(table) => {
+                let (batches, options) = (table.clone().into_batches(), encode_options.clone());
+                let schema = Arc::clone(&schema);
+                offload(move || Encoder::measure(schema, options, batches)).await?
+            }
+        };
+        let encoder = Encoder::new(schema, encode_options)?;
         let write_options = write_options
             .with_head_len(encoder.head_len())
+            .with_size_hint(length)
             .with_mappable(codec == Codec::None);
         let mut writer = match backend.create(key, write_options).await? {
             ControlFlow::Continue(writer) => writer,

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::{Schema, SchemaRef};
 use bytes::Bytes;
-use ck_arrow::{EncodeOptions, Encoded, Encoder, TableReader, Verification};
+use ck_arrow::{Codec, EncodeOptions, Encoded, Encoder, TableReader, Verification};
 use ck_core::{BoxFuture, EntryReader, Error, ErrorKind, Expiry, MemoryEntry, Result, block_on};
 
 /// An encoded table.
@@ -39,7 +39,9 @@ pub(crate) fn encode_table(
     batches: &[RecordBatch],
     options: EncodeOptions,
 ) -> Result<Entry> {
+    let measured = Encoder::measure(Arc::clone(schema), options.clone(), batches.to_vec());
     let mut encoder = Encoder::new(Arc::clone(schema), options)?;
+    let is_plain = encoder.codec() == Codec::None;
     let mut segments = Vec::new();
     for batch in batches {
         encoder.push(batch.clone())?;
@@ -54,6 +56,7 @@ pub(crate) fn encode_table(
     let encoded = encoder.finish()?;
     let bytes = aligned(&[&encoded.head[..], &segments.concat()].concat());
     assert_eq!(encoded.bytes, bytes.len() as u64);
+    assert_eq!(measured?, is_plain.then_some(encoded.bytes));
     Ok(Entry {
         encoded,
         segments,
