@@ -55,6 +55,15 @@ impl Cache {
         self.inner.backend()
     }
 
+    /// See [`crate::Cache::watch`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn watch(&self) -> Result<()> {
+        self.inner.watch()
+    }
+
     /// The budget of bytes in flight.
     #[must_use]
     pub fn memory_budget(&self) -> &MemoryBudget {

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ck_arrow::{Interner, Verification};
@@ -45,7 +45,7 @@ impl CacheBuilder {
     /// bytes that are put, got or loaded are kept; a hit copies nothing. Default: 0, none.
     ///
     /// What other processes store under a key is not seen while this process keeps an older value: see
-    /// [`CacheBuilder::l1_max_age`].
+    /// [`CacheBuilder::l1_max_age`] and [`Cache::watch`].
     #[must_use]
     pub fn l1_bytes(mut self, bytes: u64) -> Self {
         self.l1_bytes = bytes;
@@ -125,6 +125,7 @@ impl CacheBuilder {
                 lookups: Flights::new(),
                 loads: Flights::new(),
                 order: Order::default(),
+                watch: OnceLock::new(),
                 budget: self.budget,
                 verification: self.verification,
                 on_store_failure: self.on_store_failure,

@@ -1,11 +1,11 @@
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use ck_arrow::{Interner, Verification};
 use ck_core::{
-    Backend, Cursor, EntryInfo, EntryReader, Error, ErrorKind, Expiry, Key, MemoryBudget, Page,
-    Pruned, Result, Usage, complete,
+    Backend, ChangeListener, Cursor, EntryInfo, EntryReader, Error, ErrorKind, Expiry, Key,
+    MemoryBudget, Page, Pruned, Result, Usage, Watch, complete,
 };
 use ck_l1::{Charge, L1};
 
@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) verification: Verification,
     pub(crate) on_store_failure: StoreFailure,
     pub(crate) counters: Counters,
+    /// Whom the store tells of changes.
+    pub(crate) watch: OnceLock<Watch>,
 }
 
 /// What it means that a store fails or does not answer in time.
@@ -101,6 +103,26 @@ impl Cache {
     /// [`ErrorKind::Unsupported`] when there is none.
     pub fn backend(&self) -> Result<&Arc<dyn Backend>> {
         self.shared.store()
+    }
+
+    /// Has the process let go of what it keeps as soon as the store tells that it was changed, by whomever:
+    /// server-assisted caching. Of the stores here a single Redis server can tell. Without this, or while the
+    /// connection over which changes are told is broken, the process keeps values for their time to live or
+    /// [`CacheBuilder::l1_max_age`]; when it works again, all of them are let go of.
+    ///
+    /// Stores tell of the cache's own puts too: what was put is read from the store once before it is kept.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] when the store cannot tell or there is none, [`ErrorKind::Misuse`] when it is
+    /// watched already.
+    pub fn watch(&self) -> Result<()> {
+        let listener = Arc::new(Listener(Arc::downgrade(&self.shared)));
+        let watch = self.shared.store()?.watch(listener)?;
+        self.shared
+            .watch
+            .set(watch)
+            .map_err(|_second| Error::new(ErrorKind::Misuse, "the cache watches its store already"))
     }
 
     /// The budget of bytes in flight.
@@ -236,6 +258,35 @@ impl Cache {
     pub async fn prune(&self) -> Result<Pruned> {
         self.shared.store()?.prune().await
     }
+}
+
+/// Passes on what the store tells of changes.
+struct Listener(Weak<Shared>);
+
+impl ChangeListener for Listener {
+    fn watching(&self) {
+        let Some(shared) = self.0.upgrade() else {
+            return;
+        };
+        // Nobody told what changed before.
+        shared.order.untold(|| {
+            if let Some(l1) = &shared.l1 {
+                l1.clear();
+            }
+        });
+    }
+
+    fn changed(&self, key: &Key) {
+        let Some(shared) = self.0.upgrade() else {
+            return;
+        };
+        shared.order.told(key, || {
+            shared.drop_held(key);
+        });
+        shared.lookups.detach(key);
+    }
+
+    fn lost(&self) {}
 }
 
 impl Shared {

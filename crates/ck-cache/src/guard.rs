@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ck_core::{
-    Backend, BoxFuture, Capabilities, Cursor, EntryInfo, EntryReader, EntryWriter, Error,
-    ErrorKind, Expiry, Key, Lease, Outcome, Page, Pruned, Rejection, Result, Usage, WriteMode,
-    WriteOptions, runs_in_place,
+    Backend, BoxFuture, Capabilities, ChangeListener, Cursor, EntryInfo, EntryReader, EntryWriter,
+    Error, ErrorKind, Expiry, Key, Lease, Outcome, Page, Pruned, Rejection, Result, Usage, Watch,
+    WriteMode, WriteOptions, runs_in_place,
 };
 
 use crate::timer::Sleep;
@@ -435,6 +435,10 @@ impl Backend for Guard {
             let lease = self.once(What::writes("lease", key), asked).await?;
             Ok(lease.map(|lease| entry::guard_lease(self, key, lease)))
         })
+    }
+
+    fn watch(&self, listener: Arc<dyn ChangeListener>) -> Result<Watch> {
+        self.0.store.watch(listener)
     }
 
     fn usage(&self) -> BoxFuture<'_, Result<Usage>> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use ck_core::Key;
 use tokio::sync::OwnedMutexGuard;
@@ -15,6 +15,9 @@ use tokio::sync::OwnedMutexGuard;
 #[derive(Debug, Default)]
 pub(crate) struct Order {
     keys: Arc<Mutex<Keys>>,
+    /// How often changes of others may have gone untold. Held for reading by whoever keeps a value, and for
+    /// writing by whoever is told of a change.
+    losses: RwLock<u64>,
 }
 
 type Keys = HashMap<Key, Arc<Changes>>;
@@ -31,7 +34,37 @@ impl Order {
     pub(crate) fn now(&self, key: &Key) -> Moment {
         let watch = self.watch(key);
         let count = watch.changes.count.load(Ordering::Acquire);
-        Moment { watch, count }
+        let losses = *self.losses.read().unwrap_or_else(PoisonError::into_inner);
+        Moment {
+            watch,
+            count,
+            losses,
+        }
+    }
+
+    /// Has `keep` keep a value that was true at `moment`, unless it may be old by now.
+    pub(crate) fn keep<T>(&self, moment: &Moment, keep: impl FnOnce() -> T) -> Option<T> {
+        let losses = self.losses.read().unwrap_or_else(PoisonError::into_inner);
+        let changes = &moment.watch.changes;
+        let is_still =
+            changes.count.load(Ordering::Acquire) == moment.count && *losses == moment.losses;
+        is_still.then(keep)
+    }
+
+    /// Somebody else has changed the key: what others read before is old, and `forget` lets go of what is kept.
+    pub(crate) fn told(&self, key: &Key, forget: impl FnOnce()) {
+        let _nobody_keeps = self.losses.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(changes) = known(&self.keys).get(key) {
+            changes.count.fetch_add(1, Ordering::AcqRel);
+        }
+        forget();
+    }
+
+    /// Somebody else may have changed any key.
+    pub(crate) fn untold(&self, forget: impl FnOnce()) {
+        let mut losses = self.losses.write().unwrap_or_else(PoisonError::into_inner);
+        *losses += 1;
+        forget();
     }
 
     /// Waits until nobody else publishes under `key`.
@@ -82,6 +115,7 @@ impl Drop for Watch {
 pub(crate) struct Moment {
     watch: Watch,
     count: u64,
+    losses: u64,
 }
 
 /// The right to change what is stored under a key.
@@ -135,6 +169,21 @@ mod tests {
         assert!(!publication.is_still(&during));
         assert!(publication.is_still(&after));
         assert!(block_on(order.lock(&b)).is_still(&other));
+    }
+
+    #[test]
+    fn nothing_is_kept_that_others_have_changed_or_may_have_changed_meanwhile() {
+        let order = Order::default();
+        let (a, b) = (Key::new("a"), Key::new("b"));
+        let [before_a, before_b] = [&a, &b].map(|key| order.now(key));
+        let mut has_forgotten = false;
+        order.told(&a, || has_forgotten = true);
+        assert!(has_forgotten);
+        assert_eq!(order.keep(&before_a, || ()), None);
+        assert_eq!(order.keep(&before_b, || 7), Some(7));
+        order.untold(|| ());
+        assert_eq!(order.keep(&before_b, || ()), None);
+        assert_eq!(order.keep(&order.now(&a), || 7), Some(7));
     }
 
     #[test]

@@ -114,10 +114,10 @@ impl Shared {
         let read = self.read_store(backend, key, form);
         let lookup = read.instrument(debug_span!("ck.read", %key)).await?;
         if let (Lookup::Found(held), Some(l1)) = (&lookup, &self.l1) {
-            let publication = self.order.lock(key).await;
-            if publication.is_still(&before) {
+            let _publication = self.order.lock(key).await;
+            self.order.keep(&before, || {
                 let _ = l1.insert(key.clone(), Arc::clone(held), self.l1_ttl(held));
-            }
+            });
         }
         Ok(lookup)
     }
@@ -271,6 +271,7 @@ impl Shared {
                 None => shared.forget_flights(&key),
             }
             publication.change();
+            let changed = shared.order.now(&key);
             if let Some(l1) = &shared.l1 {
                 l1.remove(&key);
             }
@@ -291,11 +292,10 @@ impl Shared {
             let kept = match (&shared.l1, held) {
                 (Some(l1), Some(held)) if is_current => {
                     let ttl = shared.l1_ttl(&held);
-                    Some((
-                        l1.insert(key.clone(), Arc::clone(&held), ttl),
-                        held.weight,
-                        l1.stats().budget_bytes,
-                    ))
+                    let kept = shared
+                        .order
+                        .keep(&changed, || l1.insert(key.clone(), Arc::clone(&held), ttl));
+                    kept.map(|kept| (kept, held.weight, l1.stats().budget_bytes))
                 }
                 _ => None,
             };

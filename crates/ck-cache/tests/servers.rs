@@ -296,3 +296,77 @@ fn a_value_that_the_store_refuses_for_its_size_leaves_no_older_one_in_the_proces
     };
     assert!(cache.get_table("t").unwrap().is_none());
 }
+
+/// Waits for what another thread is about to do.
+fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(20), "{what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_cache_that_watches_its_store_lets_go_of_what_others_change() {
+    let server = Server::redis();
+    let watching = server.builder().l1_bytes(64 << 20).build().blocking();
+    watching.watch().unwrap();
+    assert_eq!(watching.watch().unwrap_err().kind(), ErrorKind::Misuse);
+    let other = server.cache();
+    let rows = |cache: &Cache| {
+        cache
+            .get_table("t")
+            .unwrap()
+            .map_or(0, |table| table.num_rows())
+    };
+    let put = |cache: &Cache, rows| {
+        let put = cache.put_table("t", wide(3, rows), &PutOptions::new());
+        put.unwrap().stored().unwrap();
+    };
+    let is_kept = || {
+        let before = watching.stats().store_reads;
+        rows(&watching);
+        watching.stats().store_reads == before
+    };
+
+    put(&other, 10);
+    eventually("it is kept", is_kept);
+    for round in 0..50 {
+        put(&other, 11 + round);
+        eventually("the new one is seen", || {
+            rows(&watching) == 11 + u64::try_from(round).unwrap()
+        });
+    }
+    put(&watching, 5);
+    assert_eq!(rows(&watching), 5);
+    eventually("what was put is kept, too", is_kept);
+    other.remove("t").unwrap();
+    eventually("the removal is seen", || rows(&watching) == 0);
+
+    // What changes while nobody tells is found once somebody tells again.
+    put(&other, 100);
+    eventually("it is kept", || rows(&watching) == 100 && is_kept());
+    server.proxy.refuse(true);
+    server.proxy.cut_all();
+    let Process::Redis(process) = &server.process else {
+        unreachable!()
+    };
+    let direct = Cache::open(&process.url()).unwrap();
+    put(&direct, 200);
+    server.proxy.refuse(false);
+    eventually("the change is seen", || {
+        watching
+            .get_table("t")
+            .is_ok_and(|table| table.is_some_and(|table| table.num_rows() == 200))
+    });
+    eventually("it is kept again", is_kept);
+}
+
+#[test]
+fn a_store_that_cannot_tell_of_changes_says_so() {
+    let server = Server::memcached();
+    let error = server.cache().watch().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    let error = ck_cache::Cache::in_process(1 << 20).watch().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+}
