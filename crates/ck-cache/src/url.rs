@@ -21,7 +21,8 @@ use self::parse::StoreUrl;
 /// | `redis://USER:PASSWORD@HOST:PORT/DATABASE` | a Redis server | `redis` |
 /// | `redis+unix:///PATH?db=DATABASE&user=USER&pass=PASSWORD` | the same through a socket file | `redis` |
 /// | `redis-cluster://USER:PASSWORD@HOST:PORT,HOST:PORT` | a Redis cluster; any of its nodes | `redis-cluster` |
-/// | `rediss://...`, `rediss-cluster://...` | Redis over TLS; the system's certificates are trusted | `redis-tls` |
+/// | `redis-sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/NAME?db=DATABASE` | the Redis server that the sentinels at these hosts call the primary of NAME | `redis-sentinel` |
+/// | `rediss://...`, `rediss-cluster://...`, `rediss-sentinel://...` | the same over TLS | `redis-tls` |
 /// | `memcached://USER:PASSWORD@HOST:PORT,HOST:PORT` | memcached servers that share the entries | `memcached` |
 ///
 /// Options follow a `?` and are separated by `&`. In paths, names, passwords and values of options, `%XX`
@@ -52,6 +53,8 @@ use self::parse::StoreUrl;
 /// | `protocol` | `resp2`, `resp3` | `resp2` |
 /// | `value_limit_bytes` | one entry | no limit |
 /// | `temp_ttl` | how long the leavings of a killed writer stay | `30s` |
+/// | `tls_ca_cert_file` | PEM file of the authorities that are trusted | those of the system |
+/// | `tls_cert_file`, `tls_key_file` | PEM files of the client's own certificate and its key | none |
 ///
 /// | option of `memcached` | values | default |
 /// |---|---|---|
@@ -79,7 +82,8 @@ pub fn open_store(url: &str) -> Result<Arc<dyn Backend>> {
         #[cfg(feature = "file")]
         "file" => file::open(&url),
         #[cfg(feature = "redis")]
-        "redis" | "rediss" | "redis+unix" | "redis-cluster" | "rediss-cluster" => redis::open(&url),
+        "redis" | "rediss" | "redis+unix" | "redis-cluster" | "rediss-cluster"
+        | "redis-sentinel" | "rediss-sentinel" => redis::open(&url),
         #[cfg(feature = "memcached")]
         "memcached" => memcached::open(&url),
         _ => Err(url

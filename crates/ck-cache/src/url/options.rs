@@ -33,6 +33,20 @@ impl StoreOption<'_> {
         String::from_utf8(bytes).map_err(|_| self.wrong("UTF-8"))
     }
 
+    /// What the file with this path holds.
+    pub(super) fn file(&self) -> Result<Vec<u8>> {
+        let path = self.text()?;
+        std::fs::read(&path).map_err(|error| {
+            Error::new(
+                ErrorKind::Misuse,
+                "a file that a store option names cannot be read",
+            )
+            .with("option", self.name)
+            .with("path", path)
+            .with_source(error)
+        })
+    }
+
     /// An amount of bytes.
     pub(super) fn bytes(&self) -> Result<u64> {
         parse_bytes(self.value).map_err(|error| error.with("option", self.name))

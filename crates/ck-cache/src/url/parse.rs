@@ -47,7 +47,7 @@ impl<'a> StoreUrl<'a> {
 }
 
 fn misuse(message: &str, shown: &str) -> Error {
-    const BUILT_IN: [(bool, &str); 7] = [
+    const BUILT_IN: [(bool, &str); 6] = [
         (cfg!(feature = "file"), "file:PATH or file:///PATH"),
         (
             cfg!(feature = "redis"),
@@ -57,26 +57,24 @@ fn misuse(message: &str, shown: &str) -> Error {
             cfg!(feature = "redis-cluster"),
             "redis-cluster://HOST:PORT,HOST:PORT",
         ),
-        (cfg!(feature = "redis-tls"), "rediss://HOST:PORT/DATABASE"),
         (
-            cfg!(all(feature = "redis-cluster", feature = "redis-tls")),
-            "rediss-cluster://HOST:PORT,HOST:PORT",
+            cfg!(feature = "redis-sentinel"),
+            "redis-sentinel://HOST:PORT,HOST:PORT/NAME",
+        ),
+        (
+            cfg!(feature = "redis-tls"),
+            "the same over TLS, with rediss for redis",
         ),
         (
             cfg!(feature = "memcached"),
             "memcached://HOST:PORT,HOST:PORT",
         ),
-        (
-            cfg!(not(any(
-                feature = "file",
-                feature = "redis",
-                feature = "memcached"
-            ))),
-            "none: this build has no store; enable a feature of ck-cache",
-        ),
     ];
     let built_in = BUILT_IN.iter().filter(|(has, _)| *has);
-    let supported: Vec<&str> = built_in.map(|(_, form)| *form).collect();
+    let mut supported: Vec<&str> = built_in.map(|(_, form)| *form).collect();
+    if supported.is_empty() {
+        supported.push("none: this build has no store; enable a feature of ck-cache");
+    }
     Error::new(ErrorKind::Misuse, message)
         .with("url", format_args!("{shown:?}"))
         .with("supported", supported.join("; "))

@@ -10,6 +10,7 @@ const OF_THE_CLIENT: [&str; 4] = ["protocol", "db", "user", "pass"];
 
 pub(super) fn open(url: &StoreUrl<'_>) -> Result<Arc<dyn Backend>> {
     let mut builder = RedisBackend::builder(address(url));
+    let (mut certificate, mut private_key) = (None, None);
     for option in url.each_option() {
         builder = match option.name {
             name if OF_THE_CLIENT.contains(&name) => builder,
@@ -21,14 +22,31 @@ pub(super) fn open(url: &StoreUrl<'_>) -> Result<Arc<dyn Backend>> {
             "chunk_bytes" => builder.chunk_bytes(option.bytes()?),
             "value_limit_bytes" => builder.value_limit_bytes(option.bytes()?),
             "temp_ttl" => builder.temp_ttl(option.duration()?),
+            "tls_ca_cert_file" => builder.root_certificates(option.file()?),
+            "tls_cert_file" => {
+                certificate = Some(option.file()?);
+                builder
+            }
+            "tls_key_file" => {
+                private_key = Some(option.file()?);
+                builder
+            }
             _ => {
                 return Err(option.unknown(
                     "key_prefix, timeout, min_throughput, bulk_connections, single_value_bytes, chunk_bytes, \
-                     value_limit_bytes, temp_ttl, protocol; for redis+unix also db, user, pass",
+                     value_limit_bytes, temp_ttl, tls_ca_cert_file, tls_cert_file, tls_key_file, protocol; \
+                     for redis+unix also user, pass, for that and sentinels db",
                 ));
             }
         };
     }
+    builder = match (certificate, private_key) {
+        (Some(certificate), Some(private_key)) => {
+            builder.client_certificate(certificate, private_key)
+        }
+        (None, None) => builder,
+        _ => return Err(url.misuse("tls_cert_file and tls_key_file belong together")),
+    };
     Ok(Arc::new(builder.build()?))
 }
 
@@ -75,6 +93,8 @@ mod tests {
             ("temp_ttl=1ms", "temp_ttl"),
             ("key_prefix=%zz", "key_prefix"),
             ("limit_bytes=1GiB", "value_limit_bytes"),
+            ("tls_ca_cert_file=/nowhere/ca.pem", "/nowhere/ca.pem"),
+            ("tls_cert_file=/dev/null", "tls_key_file"),
         ] {
             let error = open_store(&format!("redis://me:secret@h?{query}")).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Misuse, "{query}");
