@@ -1,52 +1,29 @@
 //! Guards against leaks: after many failures the process holds as much memory, and as many files and threads,
 //! as after few.
 #![allow(
-    unsafe_code,
     clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "an allocator that counts; tests report by panicking"
+    reason = "tests report by panicking"
 )]
 
 mod common;
+#[allow(dead_code, reason = "each binary uses its part")]
+#[path = "../../ck-arrow/tests/common/counting.rs"]
+mod counting;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::network::{break_network, runs};
 use testkit::RedisServer;
 
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-
 #[global_allocator]
-static COUNTING: Counting = Counting;
-
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: as above.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
+static ALLOCATOR: counting::Counting = counting::Counting;
 
 /// Bytes that are allocated, open files, and threads.
 fn held() -> [usize; 3] {
     let count = |place: &str| std::fs::read_dir(place).unwrap().count();
     let files = count("/proc/self/fd");
-    [
-        LIVE.load(Ordering::Relaxed),
-        files,
-        count("/proc/self/task"),
-    ]
+    [counting::live(), files, count("/proc/self/task")]
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A memory-bounded cache for Arrow tables.
 //!
-//! [`Cache`] keeps tables and bytes in a store: a directory on a local disk today. Puts stream, so a
-//! table larger than memory passes through; gets are lazy, so three of two hundred columns cost three
+//! [`Cache`] keeps tables, typed values and bytes in a store: a directory, a Redis server or cluster, or memcached
+//! servers ([`open_store`]), and in the process. Puts stream, so a table larger than memory passes through; gets are lazy, so three of two hundred columns cost three
 //! columns; what is read is verified before it is used; and a put says whether anything was stored.
 //!
 //! # Examples
@@ -44,7 +44,8 @@
 //!
 //! # Features
 //!
-//! - `file` (default): store URLs with the scheme `file`, see [`open_store`].
+//! - `file` (default), `redis`, `redis-cluster`, `redis-sentinel`, `redis-tls`, `memcached`: store URLs with these
+//!   schemes, see [`open_store`].
 //! - `tokio` (default): inside a tokio runtime, encoding and disk access run on its blocking pool.
 //!   Without it, or outside a runtime, they run on the thread that polls.
 //! - `metrics`: the figures of [`Stats`] are counters of the `metrics` facade too, under the names

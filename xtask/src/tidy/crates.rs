@@ -20,6 +20,8 @@ const DIRECTION: &[(&str, &[&str])] = &[
             "ck-codec",
             "ck-l1",
             "ck-backend-file",
+            "ck-backend-redis",
+            "ck-backend-memcached",
         ],
     ),
     (
@@ -35,7 +37,13 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ),
     (
         "memcases",
-        &["ck-core", "ck-arrow", "ck-backend-file", "ck-cache"],
+        &[
+            "ck-core",
+            "ck-arrow",
+            "ck-backend-file",
+            "ck-cache",
+            "testkit",
+        ],
     ),
     ("testkit", &[]),
     ("xtask", &[]),
