@@ -1,4 +1,5 @@
 //! The cache over real servers: what it keeps, what it moves over the wire, and what it does without them.
+#![allow(clippy::unwrap_used, reason = "tests report by panicking")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
