@@ -244,7 +244,7 @@ fn dependencies(package: &Package, metadata: &Metadata) -> String {
         let mut dependencies = package
             .dependencies
             .iter()
-            .filter(|dependency| !dependency.dev);
+            .filter(|dependency| !dependency.dev && !dependency.optional);
         dependencies.any(|dependency| dependency.name == other.name)
     };
     let inner = metadata

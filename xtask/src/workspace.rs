@@ -76,6 +76,8 @@ pub(crate) struct Dependency {
     pub(crate) name: String,
     /// Whether only tests, examples and benches see it.
     pub(crate) dev: bool,
+    /// Whether only a feature brings it.
+    pub(crate) optional: bool,
 }
 
 impl Metadata {
@@ -148,6 +150,7 @@ impl Package {
             Some(Dependency {
                 name: text(&json["name"])?,
                 dev: json["kind"] == "dev",
+                optional: json["optional"] == true,
             })
         };
         Some(Self {

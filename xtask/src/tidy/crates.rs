@@ -148,10 +148,12 @@ pub(super) mod tests {
             Some(name) => Dependency {
                 name: name.to_owned(),
                 dev: true,
+                optional: false,
             },
             None => Dependency {
                 name: (*text).to_owned(),
                 dev: false,
+                optional: false,
             },
         };
         Package {
