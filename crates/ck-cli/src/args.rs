@@ -13,7 +13,9 @@ use crate::store::Store;
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 any other failure, 2 wrong usage, 3 no such entry, \
 4 corrupt, 5 store unreachable or value refused.
 
-Stores: file:PATH or file:///PATH, with options as in 'file:PATH?limit_bytes=10GiB&durability=synced'.";
+Stores: file:PATH, redis://HOST:PORT/DATABASE, redis+unix:///PATH, redis-cluster://HOST:PORT,HOST:PORT, \
+redis-sentinel://HOST:PORT,HOST:PORT/NAME, memcached://HOST:PORT,HOST:PORT; rediss... is Redis over TLS. \
+Options as in 'file:PATH?limit_bytes=10GiB&durability=synced'; a wrong one lists those there are.";
 
 /// A parsed command line.
 #[derive(Debug)]

@@ -13,5 +13,6 @@ mod cli {
     mod demo;
     mod formats;
     mod json;
+    mod servers;
     mod streams;
 }
