@@ -153,6 +153,7 @@ impl RedisBackendBuilder {
         let settings = Settings {
             url: redacted(&self.url),
             address: Address::parse(&self.url, &self.certificates)?,
+            certificates: self.certificates,
             prefix: self.prefix,
             timeout: self.timeout,
             min_throughput: self.min_throughput,
@@ -179,6 +180,7 @@ pub(crate) struct Settings {
     /// Without a password.
     pub(crate) url: String,
     pub(crate) address: Address,
+    pub(crate) certificates: Certificates,
     pub(crate) prefix: String,
     timeout: Duration,
     min_throughput: u64,

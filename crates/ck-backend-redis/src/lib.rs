@@ -44,7 +44,12 @@ mod publish;
 mod read;
 #[cfg(feature = "sentinel")]
 mod sentinel;
+#[cfg(feature = "cluster")]
+mod slots;
 mod store;
+mod stream;
+#[cfg(feature = "tls")]
+mod tls;
 mod upload;
 mod watch;
 mod write;
