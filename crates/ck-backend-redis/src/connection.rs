@@ -89,6 +89,8 @@ impl Connection {
 
     /// How the server of this key is reached.
     pub(crate) async fn server_of(&mut self, name: &str) -> Result<ConnectionInfo, Fault> {
+        #[cfg(not(feature = "cluster"))]
+        let _ = name;
         match self {
             Self::Single { client, .. } => Ok(client.get_connection_info().clone()),
             #[cfg(feature = "cluster")]

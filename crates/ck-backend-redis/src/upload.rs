@@ -141,7 +141,11 @@ impl Upload {
     pub(crate) async fn finish(mut self) -> Result<(), Fault> {
         let ttl = self.ttl_ms.to_string();
         let end = format!("\r\n$2\r\nPX\r\n${}\r\n{ttl}\r\n", ttl.len());
-        let sent = self.stream.write_all(end.as_bytes()).await;
+        let sent = match self.stream.write_all(end.as_bytes()).await {
+            // Over TLS bytes may lie here until they are pushed.
+            Ok(()) => self.stream.flush().await,
+            failed => failed,
+        };
         let answer = self.answer().await;
         sent.map_err(broken).and(answer)
     }
