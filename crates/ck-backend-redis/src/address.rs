@@ -7,7 +7,11 @@ use crate::error::Fault;
 pub(crate) enum Address {
     Single(Box<Client>),
     #[cfg(feature = "cluster")]
-    Cluster(Box<redis::cluster::ClusterClient>),
+    Cluster {
+        client: Box<redis::cluster::ClusterClient>,
+        /// How the first of its nodes is reached.
+        node: Box<redis::ConnectionInfo>,
+    },
     #[cfg(feature = "sentinel")]
     Sentinel(Box<crate::sentinel::Sentinels>),
 }
@@ -131,9 +135,12 @@ fn cluster(over_tls: bool, rest: &str, certificates: &Certificates) -> Result<Ad
     let Fleet {
         user, hosts, query, ..
     } = fleet;
-    let nodes = hosts
-        .iter()
-        .map(|host| format!("{scheme}://{user}{host}/{query}"));
+    let mut nodes = Vec::with_capacity(hosts.len());
+    for host in hosts {
+        let url = format!("{scheme}://{user}{host}/{query}");
+        nodes.push(url.into_connection_info().map_err(malformed)?);
+    }
+    let node = Box::new(nodes[0].clone());
     let builder = redis::cluster::ClusterClient::builder(nodes)
         .retries(3)
         .connection_timeout(std::time::Duration::from_secs(3600))
@@ -146,9 +153,8 @@ fn cluster(over_tls: bool, rest: &str, certificates: &Certificates) -> Result<Ad
     };
     #[cfg(not(feature = "tls"))]
     let _ = certificates;
-    Ok(Address::Cluster(Box::new(
-        builder.build().map_err(malformed)?,
-    )))
+    let client = Box::new(builder.build().map_err(malformed)?);
+    Ok(Address::Cluster { client, node })
 }
 
 #[cfg(not(feature = "cluster"))]

@@ -79,8 +79,9 @@ impl RedisBackendBuilder {
         self
     }
 
-    /// Bytes of a chunk of an entry above [`single_value_bytes`](Self::single_value_bytes). Default:
-    /// 7 MiB less 4 KiB. At least 64 KiB, at most the 512 MiB of the server.
+    /// Bytes of a chunk of an entry above [`single_value_bytes`](Self::single_value_bytes), and of a part of
+    /// an entry of unknown length, which has 16 MiB at most. Default: 7 MiB less 4 KiB. At least 64 KiB, at
+    /// most the 512 MiB of the server.
     pub fn chunk_bytes(mut self, bytes: u64) -> Self {
         self.chunk_bytes = bytes;
         self
@@ -153,6 +154,7 @@ impl RedisBackendBuilder {
         let settings = Settings {
             url: redacted(&self.url),
             address: Address::parse(&self.url, &self.certificates)?,
+            certificates: self.certificates,
             prefix: self.prefix,
             timeout: self.timeout,
             min_throughput: self.min_throughput,
@@ -179,6 +181,7 @@ pub(crate) struct Settings {
     /// Without a password.
     pub(crate) url: String,
     pub(crate) address: Address,
+    pub(crate) certificates: Certificates,
     pub(crate) prefix: String,
     timeout: Duration,
     min_throughput: u64,

@@ -319,7 +319,11 @@ async fn scan_node(
     command: Cmd,
 ) -> Result<(Value, bool), Fault> {
     #[cfg(feature = "cluster")]
-    if let Connection::Cluster(cluster) = &mut connection {
+    if let Connection::Cluster {
+        connection: cluster,
+        ..
+    } = &mut connection
+    {
         use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
 
         let slots = redis::cmd("CLUSTER").arg("SLOTS").take();

@@ -23,14 +23,21 @@ pub(crate) enum Connection {
         client: Box<Client>,
     },
     #[cfg(feature = "cluster")]
-    Cluster(redis::cluster_async::ClusterConnection),
+    Cluster {
+        connection: redis::cluster_async::ClusterConnection,
+        /// How one of the nodes is reached, and all others but for their addresses.
+        node: Box<ConnectionInfo>,
+    },
 }
 
 impl Connection {
     pub(crate) async fn open(address: &Address) -> Result<Self, Fault> {
         let mut connection = match address {
             #[cfg(feature = "cluster")]
-            Address::Cluster(client) => Self::Cluster(client.get_async_connection().await?),
+            Address::Cluster { client, node } => Self::Cluster {
+                connection: client.get_async_connection().await?,
+                node: node.clone(),
+            },
             _ => {
                 let client = server_of(address).await?;
                 Self::to_server(client, AsyncConnectionConfig::new()).await?
@@ -80,21 +87,27 @@ impl Connection {
         Ok(Self::Single { connection, client })
     }
 
-    /// How the one server is reached.
-    pub(crate) fn server(&self) -> Option<&ConnectionInfo> {
+    /// How the server of this key is reached.
+    pub(crate) async fn server_of(&mut self, name: &str) -> Result<ConnectionInfo, Fault> {
+        #[cfg(not(feature = "cluster"))]
+        let _ = name;
         match self {
-            Self::Single { client, .. } => Some(client.get_connection_info()),
+            Self::Single { client, .. } => Ok(client.get_connection_info().clone()),
             #[cfg(feature = "cluster")]
-            Self::Cluster(_) => None,
+            Self::Cluster { node, .. } => {
+                let node = ConnectionInfo::clone(node);
+                let slots = self.query(redis::cmd("CLUSTER").arg("SLOTS")).await?;
+                crate::slots::node_of(name, node, slots)
+            }
         }
     }
 
     /// Whether commands are sent again by themselves when a node does not answer, perhaps to another one.
-    pub(crate) fn repeats(&self) -> bool {
+    fn repeats(&self) -> bool {
         match self {
             Self::Single { .. } => false,
             #[cfg(feature = "cluster")]
-            Self::Cluster(_) => true,
+            Self::Cluster { .. } => true,
         }
     }
 
@@ -103,7 +116,7 @@ impl Connection {
         answer.map_err(|error| self.fault(error))
     }
 
-    fn fault(&self, error: RedisError) -> Fault {
+    pub(crate) fn fault(&self, error: RedisError) -> Fault {
         let fault = Fault::from(error);
         if self.repeats() && fault.is_redirected() {
             return Fault::Moving;
@@ -121,7 +134,7 @@ impl Connection {
             return Ok(Vec::new());
         }
         #[cfg(feature = "cluster")]
-        if let Self::Cluster(_) = self {
+        if let Self::Cluster { .. } = self {
             let mut answers = Vec::with_capacity(commands.len());
             let mut asked = std::collections::VecDeque::new();
             for command in commands {
@@ -168,7 +181,7 @@ async fn server_of(address: &Address) -> Result<Client, Fault> {
             primary.await
         }
         #[cfg(feature = "cluster")]
-        Address::Cluster(_) => Err(Fault::CannotWatch),
+        Address::Cluster { .. } => Err(Fault::CannotWatch),
     }
 }
 
@@ -177,7 +190,7 @@ impl ConnectionLike for Connection {
         match self {
             Self::Single { connection, .. } => connection.req_packed_command(cmd),
             #[cfg(feature = "cluster")]
-            Self::Cluster(connection) => connection.req_packed_command(cmd),
+            Self::Cluster { connection, .. } => connection.req_packed_command(cmd),
         }
     }
 
@@ -192,7 +205,9 @@ impl ConnectionLike for Connection {
                 connection.req_packed_commands(pipeline, offset, count)
             }
             #[cfg(feature = "cluster")]
-            Self::Cluster(connection) => connection.req_packed_commands(pipeline, offset, count),
+            Self::Cluster { connection, .. } => {
+                connection.req_packed_commands(pipeline, offset, count)
+            }
         }
     }
 
@@ -200,7 +215,7 @@ impl ConnectionLike for Connection {
         match self {
             Self::Single { connection, .. } => connection.get_db(),
             #[cfg(feature = "cluster")]
-            Self::Cluster(connection) => connection.get_db(),
+            Self::Cluster { connection, .. } => connection.get_db(),
         }
     }
 }

@@ -2,9 +2,11 @@
 //!
 //! - An entry is one string under its key, the bytes that the existing Python client reads and writes.
 //!   Above a threshold it becomes chunks under a manifest, spread over the slots of a cluster.
-//! - Writes are streamed in pieces to a temporary key and published by one atomic step: readers see the
-//!   old entry, the new one, or none. What a failed or killed writer leaves behind dies by its own short
-//!   time to live.
+//! - Writes are streamed to temporary keys and published by one atomic step: readers see the old entry, the
+//!   new one, or none. What a failed or killed writer leaves behind dies by its own short time to live.
+//! - An entry of which the length is known is sent once. One of unknown length is written in parts; if it turns out
+//!   to be short enough for one value, it is put together at the end, at the price of one more transfer down and
+//!   up. Neither keeps the server from answering others.
 //! - Reads fetch the ranges that are asked for. Each answer carries proof of which entry it belongs to, so
 //!   that a replaced entry is an error and never a mixture.
 //! - Large transfers go in small pieces over connections of their own: operations on small entries wait
@@ -44,7 +46,12 @@ mod publish;
 mod read;
 #[cfg(feature = "sentinel")]
 mod sentinel;
+#[cfg(feature = "cluster")]
+mod slots;
 mod store;
+mod stream;
+#[cfg(feature = "tls")]
+mod tls;
 mod upload;
 mod watch;
 mod write;

@@ -107,6 +107,12 @@ fn tag_for(name: &str) -> String {
     }
 }
 
+/// Where in a cluster the key `name` lies.
+#[cfg(feature = "cluster")]
+pub(crate) fn slot_of(name: &str) -> u16 {
+    slot(hash_tag(name))
+}
+
 /// The part of `name` that decides its slot: what lies between the first `{` and the first `}` after it,
 /// if that is something; else everything.
 fn hash_tag(name: &str) -> &str {

@@ -214,7 +214,7 @@ impl Content<'_> {
 }
 
 /// Several pieces of memory as one argument of a command.
-pub(crate) struct Parts<'a>(pub(crate) &'a [bytes::Bytes]);
+struct Parts<'a>(&'a [bytes::Bytes]);
 
 impl redis::ToRedisArgs for Parts<'_> {
     fn write_redis_args<W>(&self, out: &mut W)

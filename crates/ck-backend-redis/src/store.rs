@@ -11,6 +11,7 @@ use crate::engine::Engine;
 use crate::error::Fault;
 use crate::name;
 use crate::pool::{Borrowed, Pool};
+use crate::stream::Dialer;
 
 /// How often an operation is tried whose slot is being moved, and how long it waits in between.
 const MOVES: usize = 25;
@@ -20,6 +21,7 @@ const MOVE: Duration = Duration::from_millis(20);
 pub(crate) struct Store {
     pub(crate) settings: Settings,
     pub(crate) pool: Pool,
+    pub(crate) dialer: Dialer,
     pub(crate) engine: Engine,
 }
 
@@ -27,6 +29,7 @@ impl Store {
     pub(crate) fn open(settings: Settings) -> Result<Self, Fault> {
         Ok(Self {
             pool: Pool::new(settings.address.clone(), settings.bulk_connections),
+            dialer: Dialer::new(settings.certificates.clone()),
             engine: Engine::start()?,
             settings,
         })

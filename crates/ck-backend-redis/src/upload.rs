@@ -1,17 +1,15 @@
 use std::collections::VecDeque;
 use std::io;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::ops::Range;
+use std::sync::Arc;
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ConnectionAddr, ConnectionInfo};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, bytes};
 use crate::engine::Task;
 use crate::error::Fault;
+use crate::store::Store;
+use crate::stream::{Stream, broken};
 
 /// Bytes between two questions.
 const STRIDE: u64 = 64 << 10;
@@ -19,6 +17,10 @@ const STRIDE: u64 = 64 << 10;
 /// Questions that may be unanswered while more bytes are sent. What lies in between is what the server
 /// takes at a time, while it answers nobody else.
 const UNANSWERED: usize = 2;
+
+/// The most bytes of another value that are asked for at a time, and how often before the first have arrived.
+const PIECE: u64 = 128 << 10;
+const IN_FLIGHT: usize = 3;
 
 /// A value of known length on its way to a key, as one `SET` whose bytes are sent as they come.
 ///
@@ -40,30 +42,27 @@ pub(crate) struct Upload {
 }
 
 impl Upload {
-    /// Starts an upload to the server of `beside`; `None` when its connections are not plain ones.
+    /// Starts an upload to the server of `beside` that is responsible for `name`.
     pub(crate) async fn begin(
+        store: &Store,
         beside: &Connection,
         name: Arc<str>,
         len: u64,
-        ttl_ms: u64,
-    ) -> Result<Option<Self>, Fault> {
-        let Some(info) = beside.server() else {
-            return Ok(None);
-        };
-        let Some(mut stream) = connect(info).await? else {
-            return Ok(None);
-        };
+    ) -> Result<Self, Fault> {
+        let mut beside = beside.clone();
+        let server = beside.server_of(&name).await?;
+        let mut stream = store.dialer.connect(&server).await?;
         let start = format!("*5\r\n$3\r\nSET\r\n${}\r\n{name}\r\n${len}\r\n", name.len());
         stream.write_all(start.as_bytes()).await.map_err(broken)?;
-        Ok(Some(Self {
+        Ok(Self {
             stream,
-            beside: beside.clone(),
+            beside,
             name,
-            ttl_ms,
+            ttl_ms: store.settings.temp_ttl_ms,
             left: len,
             until_question: 0,
             questions: VecDeque::new(),
-        }))
+        })
     }
 
     /// How many bytes are missing.
@@ -106,11 +105,47 @@ impl Upload {
         Ok(())
     }
 
+    /// Sends these bytes of another value, which pass through the client piece by piece; `false` when they are
+    /// not there.
+    pub(crate) async fn copy(&mut self, from: &str, range: Range<u64>) -> Result<bool, Fault> {
+        let mut starts = range
+            .clone()
+            .step_by(usize::try_from(PIECE).unwrap_or(usize::MAX));
+        let mut asked = VecDeque::with_capacity(IN_FLIGHT);
+        loop {
+            while asked.len() < IN_FLIGHT
+                && let Some(start) = starts.next()
+            {
+                let end = range.end.min(start + PIECE);
+                let question = redis::cmd("GETRANGE")
+                    .arg(from)
+                    .arg(start)
+                    .arg(end - 1)
+                    .take();
+                let mut beside = self.beside.clone();
+                let ask = async move { bytes(beside.query(&question).await?) };
+                asked.push_back((end - start, Task::spawn(ask)));
+            }
+            let Some((len, piece)) = asked.pop_front() else {
+                return Ok(true);
+            };
+            let piece = piece.join().await??;
+            if piece.len() as u64 != len {
+                return Ok(false);
+            }
+            self.write(&piece).await?;
+        }
+    }
+
     /// Ends the value, which is complete: from now on the key is there, until its time to live ends.
     pub(crate) async fn finish(mut self) -> Result<(), Fault> {
         let ttl = self.ttl_ms.to_string();
         let end = format!("\r\n$2\r\nPX\r\n${}\r\n{ttl}\r\n", ttl.len());
-        let sent = self.stream.write_all(end.as_bytes()).await;
+        let sent = match self.stream.write_all(end.as_bytes()).await {
+            // Over TLS bytes may lie here until they are pushed.
+            Ok(()) => self.stream.flush().await,
+            failed => failed,
+        };
         let answer = self.answer().await;
         sent.map_err(broken).and(answer)
     }
@@ -146,77 +181,9 @@ impl Upload {
             }
         }
         let answer = redis::parse_redis_value(&line)?;
-        answer.extract_error()?;
-        Ok(())
-    }
-}
-
-trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for T {}
-
-/// A connection that is logged in and speaks of the right database; `None` for one over TLS.
-async fn connect(info: &ConnectionInfo) -> Result<Option<Box<dyn Stream>>, Fault> {
-    let stream: Box<dyn Stream> = match info.addr() {
-        ConnectionAddr::Tcp(host, port) => {
-            let stream = TcpStream::connect((&**host, *port)).await.map_err(broken)?;
-            stream.set_nodelay(true).map_err(broken)?;
-            Box::new(stream)
+        match answer.extract_error() {
+            Ok(_ok) => Ok(()),
+            Err(error) => Err(self.beside.fault(error)),
         }
-        ConnectionAddr::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(broken)?),
-        _ => return Ok(None),
-    };
-    let stream = Lent(Arc::new(Mutex::new(stream)));
-    let config = AsyncConnectionConfig::new();
-    let settings = info.redis_settings();
-    let session = MultiplexedConnection::new_with_config(settings, stream.clone(), config).await?;
-    drop(session);
-    let stream = Arc::into_inner(stream.0).ok_or(Fault::Closed)?;
-    Ok(Some(
-        stream.into_inner().unwrap_or_else(PoisonError::into_inner),
-    ))
-}
-
-/// A stream that is lent to the client library, which logs in, and comes back.
-#[derive(Clone)]
-struct Lent(Arc<Mutex<Box<dyn Stream>>>);
-
-impl Lent {
-    fn with<T>(&self, work: impl FnOnce(Pin<&mut Box<dyn Stream>>) -> T) -> T {
-        work(Pin::new(
-            &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner),
-        ))
     }
-}
-
-impl AsyncRead for Lent {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.with(|stream| stream.poll_read(cx, buf))
-    }
-}
-
-impl AsyncWrite for Lent {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.with(|stream| stream.poll_write(cx, buf))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.with(|stream| stream.poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.with(|stream| stream.poll_shutdown(cx))
-    }
-}
-
-fn broken(error: io::Error) -> Fault {
-    Fault::Redis(error.into())
 }

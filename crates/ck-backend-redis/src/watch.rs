@@ -42,7 +42,7 @@ impl Tracker {
         listener: Arc<dyn ChangeListener>,
     ) -> Result<Watching, Fault> {
         #[cfg(feature = "cluster")]
-        if let Address::Cluster(_) = &store.settings.address {
+        if let Address::Cluster { .. } = &store.settings.address {
             return Err(Fault::CannotWatch);
         }
         let tracker = Arc::new(Self {

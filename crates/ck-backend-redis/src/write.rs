@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,23 +14,15 @@ use crate::engine::Task;
 use crate::error::Fault;
 use crate::name;
 use crate::pool::Borrowed;
-use crate::publish::{Content, Done, Parts, publish, unix_millis};
+use crate::publish::{Content, Done, publish, unix_millis};
 use crate::read::PREFIX;
 use crate::store::Store;
 use crate::upload::Upload;
 
-/// The most bytes that are sent at a time where the length of a value is not known. The server answers
-/// nobody else while it takes them, and the client holds each three times on the way.
-///
-/// A string that grows by pieces is not copied for each of them: the server's allocator rounds large blocks up
-/// to four sizes per doubling. It moves the string to fresh memory at each of these sizes, some five times its
-/// length in all.
+/// How much is gathered before it is sent.
 const PIECE: usize = 256 << 10;
 
-/// How many pieces are under way before the first is acknowledged.
-const IN_FLIGHT: usize = 4;
-
-/// The most bytes that are gathered to see how long a value is.
+/// The most bytes that are gathered to see how long an entry is, or to fill a part of one.
 const GATHER: usize = 16 << 20;
 
 /// Transfers up to this size share the connection of the small operations.
@@ -62,7 +55,7 @@ impl Writer {
             parts: Vec::new(),
             connection: None,
             upload: None,
-            flights: VecDeque::new(),
+            begun: Arc::default(),
             renewal: None,
             debris: false,
         };
@@ -96,9 +89,7 @@ impl EntryWriter for Writer {
 
     fn commit(mut self: Box<Self>, head: Bytes) -> BoxFuture<'static, Result<Outcome>> {
         let draft = self.draft.take();
-        let bytes = draft.as_ref().map_or(0, |draft| {
-            draft.unsent() + draft.upload.as_ref().map_or(0, Upload::left)
-        });
+        let bytes = draft.as_ref().map_or(0, Draft::left);
         let work = async move { draft.ok_or(Fault::WriterBroken)?.commit(head).await };
         Box::pin(async move { self.store.run(&self.entry, bytes, work).await })
     }
@@ -118,7 +109,8 @@ struct Draft {
     connection: Option<Borrowed>,
     /// The last part, as long as bytes of it are missing.
     upload: Option<Upload>,
-    flights: VecDeque<Task<Result<(), Fault>>>,
+    /// How many parts there are.
+    begun: Arc<AtomicUsize>,
     /// Keeps what is written alive while the caller makes the next bytes.
     renewal: Option<Task<()>>,
     /// Whether there may be something on the server that nobody needs.
@@ -128,15 +120,41 @@ struct Draft {
 /// A temporary key.
 struct Part {
     name: Arc<str>,
+    /// Of what was sent, or of the head.
     len: u64,
-    limit: u64,
-    /// Whether nothing was sent yet.
-    unbegun: bool,
 }
 
 impl Draft {
     fn unsent(&self) -> u64 {
-        (self.pending_len + self.flights.len() * PIECE) as u64
+        self.pending_len as u64
+    }
+
+    /// How many bytes a commit has to move.
+    fn left(&self) -> u64 {
+        let upload = self.upload.as_ref().map_or(0, Upload::left);
+        let again = if self.is_scattered() {
+            2 * self.total
+        } else {
+            0
+        };
+        self.unsent() + upload + again
+    }
+
+    /// Whether the entry, all of which is here, is to be one value and was begun as something else.
+    fn is_scattered(&self) -> bool {
+        let missing = self.upload.as_ref().map_or(0, Upload::left);
+        let begun_as_one = match self.parts.len() {
+            0 => true,
+            1 => missing == self.unsent(),
+            _ => false,
+        };
+        !begun_as_one && self.total <= self.store.settings.single_value_bytes
+    }
+
+    /// How long the entry will be, as far as known; `last` when all of it is here.
+    fn expected(&self, last: bool) -> Option<u64> {
+        let hint = self.options.size_hint.filter(|&hint| hint >= self.total);
+        if last { Some(self.total) } else { hint }
     }
 
     /// Why an entry of so many bytes is not taken.
@@ -153,29 +171,31 @@ impl Draft {
 
     /// How much must be gathered before some of it is sent.
     fn threshold(&self) -> usize {
-        let starts = self.parts.last().is_none_or(Part::is_full);
-        let known = self
-            .options
-            .size_hint
-            .is_some_and(|hint| hint >= self.total);
-        if !starts || known {
+        if self.upload.is_some() || self.expected(false).is_some() {
             return self.piece();
         }
-        let (limit, taken) = self.next_limit();
+        let (limit, taken) = self.next_limit(None);
         let room = usize::try_from(limit - taken).unwrap_or(GATHER);
-        room.min(GATHER)
+        if !self.parts.is_empty() {
+            return room;
+        }
+        // Perhaps there is no more, and the entry is one value.
+        let single = usize::try_from(self.store.settings.single_value_bytes);
+        room.max(single.unwrap_or(GATHER).min(GATHER))
     }
 
-    /// How long the next part may become, and how much of that the head takes.
-    fn next_limit(&self) -> (u64, u64) {
+    /// How long the next part of an entry of this length may become, and how much of that the head takes.
+    fn next_limit(&self, expected: Option<u64>) -> (u64, u64) {
         let settings = &self.store.settings;
-        let single = settings.single_value_bytes;
-        let hint = self.options.size_hint.unwrap_or(0);
-        let (limit, taken) = match self.parts.len() {
-            // The head goes to where it belongs at the end.
-            0 if hint > single => (settings.chunk_bytes, self.options.head_len as u64),
-            0 => (single, self.options.head_len as u64),
-            _ => (settings.chunk_bytes, 0),
+        // The head goes to where it belongs at the end.
+        let taken = match self.parts.len() {
+            0 => self.options.head_len as u64,
+            _ => 0,
+        };
+        let limit = match expected {
+            None => settings.chunk_bytes.min(GATHER as u64),
+            Some(len) if self.parts.is_empty() && len <= settings.single_value_bytes => len,
+            Some(_) => settings.chunk_bytes,
         };
         (limit.max(taken + 1), taken)
     }
@@ -266,13 +286,17 @@ impl Draft {
     }
 
     async fn publish_written(&mut self, head: &[u8]) -> Result<Done, Fault> {
-        while self.pending_len > 0 {
-            self.send(true).await?;
+        let scattered = self.is_scattered();
+        if scattered {
+            if !self.assemble(head).await? {
+                return Ok(Done::Lost);
+            }
+        } else {
+            while self.pending_len > 0 {
+                self.send(true).await?;
+            }
         }
         let surplus = self.end_upload().await?;
-        while let Some(flight) = self.flights.pop_front() {
-            flight.join().await??;
-        }
         if let Some(renewal) = self.renewal.take() {
             renewal.end().await;
         }
@@ -284,7 +308,12 @@ impl Draft {
         {
             cut(&mut connection, &part.name, part.len, surplus).await?;
         }
-        let done = if let [part] = &self.parts[..] {
+        let one = match &self.parts[..] {
+            [part] => Some((part, head)),
+            [.., whole] if scattered => Some((whole, &[][..])),
+            _ => None,
+        };
+        let done = if let Some((part, head)) = one {
             let total = part.len;
             let content = Content::Written { total, head };
             let (expiry, mode) = (self.options.expiry, self.options.mode);
@@ -302,6 +331,41 @@ impl Draft {
         };
         connection.give_back();
         Ok(done)
+    }
+
+    /// Makes one value of the parts and of what is not yet sent, which becomes the last part; the others are
+    /// removed. `false` when one of them is gone.
+    ///
+    /// The bytes pass through the client once more, because the server would move them all at a time, or
+    /// move a value that grows again and again, and nobody else would be answered meanwhile.
+    async fn assemble(&mut self, head: &[u8]) -> Result<bool, Fault> {
+        if self.upload.is_some() {
+            self.send_to_upload().await?;
+            self.end_upload().await?;
+        }
+        let Some(connection) = &mut self.connection else {
+            return Err(Fault::WriterBroken);
+        };
+        let (prefix, total) = (&self.store.settings.prefix, self.total);
+        let name: Arc<str> = name::of_part(prefix, &self.entry, name::random()?, 0).into();
+        let mut whole = Upload::begin(&self.store, connection, Arc::clone(&name), total).await?;
+        whole.write(head).await?;
+        let mut taken = head.len() as u64;
+        for part in &self.parts {
+            if !whole.copy(&part.name, taken..part.len).await? {
+                return Ok(false);
+            }
+            taken = 0;
+            let unlink = redis::cmd("UNLINK").arg(&*part.name).take();
+            connection.query(&unlink).await?;
+        }
+        for bytes in std::mem::take(&mut self.pending) {
+            whole.write(&bytes).await?;
+        }
+        self.pending_len = 0;
+        self.parts.push(Part { name, len: total });
+        whole.finish().await?;
+        Ok(true)
     }
 
     /// Publishes a manifest, and only then lets the chunks live as long as it: a writer that is killed
@@ -380,37 +444,22 @@ impl Draft {
 
     /// Sends some of what was gathered; `last` when nothing comes after that.
     async fn send(&mut self, last: bool) -> Result<(), Fault> {
-        if self.parts.last().is_none_or(Part::is_full) {
+        if self.upload.is_none() {
             self.begin_part(last).await?;
         }
-        if self.upload.is_some() {
-            self.send_to_upload().await
-        } else {
-            self.send_piece().await
-        }
+        self.send_to_upload().await
     }
 
-    /// Begins a part, as an upload when its length is known.
     async fn begin_part(&mut self, last: bool) -> Result<(), Fault> {
-        let (limit, taken) = self.next_limit();
-        let room = limit - taken;
-        let pending = self.pending_len as u64;
-        let hint = self.options.size_hint.unwrap_or(0);
-        let placed: u64 = self.parts.iter().map(|part| part.len).sum();
-        let to_come = if last || hint < self.total {
-            pending
-        } else {
-            hint - placed - taken
+        let expected = self.expected(last);
+        let (limit, taken) = self.next_limit(expected);
+        let len = match expected {
+            Some(len) => {
+                let placed: u64 = self.parts.iter().map(|part| part.len).sum();
+                limit.min(len - placed)
+            }
+            None => limit,
         };
-        let known = last || hint >= self.total || pending >= room;
-        let (prefix, index) = (&self.store.settings.prefix, self.parts.len());
-        let name: Arc<str> = name::of_part(prefix, &self.entry, self.generation, index).into();
-        self.parts.push(Part {
-            name: Arc::clone(&name),
-            len: taken,
-            limit,
-            unbegun: true,
-        });
         let connection = match &self.connection {
             Some(borrowed) => borrowed,
             None => {
@@ -419,14 +468,12 @@ impl Draft {
                 self.connection.insert(borrowed)
             }
         };
-        if known {
-            let (len, ttl_ms) = (taken + to_come.min(room), self.store.settings.temp_ttl_ms);
-            self.upload = Upload::begin(connection, name, len, ttl_ms).await?;
-        }
-        if let Some(upload) = &mut self.upload {
-            upload.skip(taken).await?;
-        }
-        Ok(())
+        let (prefix, index) = (&self.store.settings.prefix, self.parts.len());
+        let name: Arc<str> = name::of_part(prefix, &self.entry, self.generation, index).into();
+        let upload = Upload::begin(&self.store, connection, Arc::clone(&name), len).await?;
+        self.parts.push(Part { name, len: taken });
+        self.begun.store(self.parts.len(), Ordering::Relaxed);
+        self.upload.insert(upload).skip(taken).await
     }
 
     /// Sends at most what the upload still misses.
@@ -457,73 +504,32 @@ impl Draft {
         upload.skip(surplus).await?;
         self.debris = true;
         upload.finish().await?;
-        if let Some(part) = self.parts.last_mut() {
-            part.unbegun = false;
-        }
         Ok(surplus)
-    }
-
-    /// Sends at most a piece.
-    async fn send_piece(&mut self) -> Result<(), Fault> {
-        let (Some(part), Some(connection)) = (self.parts.last_mut(), &self.connection) else {
-            return Err(Fault::WriterBroken);
-        };
-        let connection = Connection::clone(connection);
-        let room = usize::try_from(part.limit - part.len).unwrap_or(usize::MAX);
-        let len = self.pending_len.min(PIECE).min(room);
-        let piece = Piece {
-            name: Arc::clone(&part.name),
-            at: part.len,
-            bytes: take(&mut self.pending, len),
-            ttl_ms: self.store.settings.temp_ttl_ms,
-            first: part.unbegun,
-        };
-        self.pending_len -= len;
-        part.len += len as u64;
-        part.unbegun = false;
-        self.debris = true;
-        if piece.first || connection.repeats() {
-            // The key is there, and mortal, before anything else is written to it.
-            return piece.send(connection).await;
-        }
-        self.flights.push_back(Task::spawn(piece.send(connection)));
-        if self.flights.len() >= IN_FLIGHT
-            && let Some(flight) = self.flights.pop_front()
-        {
-            flight.join().await??;
-        }
-        Ok(())
     }
 
     /// Renews the time to live of what is written, until it is dropped.
     fn renew(&self) -> Task<()> {
         let store = Arc::clone(&self.store);
         let (entry, generation) = (Arc::clone(&self.entry), self.generation);
-        let ttl_ms = store.settings.temp_ttl_ms;
+        let (begun, ttl_ms) = (Arc::clone(&self.begun), store.settings.temp_ttl_ms);
         Task::spawn(async move {
             loop {
                 tokio::time::sleep(Duration::from_millis(ttl_ms / 3)).await;
                 // Keys that are not there yet are not made.
-                for index in 0.. {
+                for index in 0..begun.load(Ordering::Relaxed) {
                     let name = name::of_part(&store.settings.prefix, &entry, generation, index);
                     let renew = store.small(true, |mut connection| {
                         let command = redis::cmd("PEXPIRE").arg(&name).arg(ttl_ms).take();
                         async move { int(&connection.query(&command).await?) }
                     });
                     match tokio::time::timeout(store.settings.deadline(0), renew).await {
-                        Ok(Ok(1)) => {}
-                        // The end of the parts, or an outage: the next round tries again.
+                        Ok(Ok(_)) => {}
+                        // An outage: the next round tries again.
                         _ => break,
                     }
                 }
             }
         })
-    }
-}
-
-impl Part {
-    fn is_full(&self) -> bool {
-        self.len >= self.limit
     }
 }
 
@@ -537,72 +543,23 @@ impl Drop for Draft {
             .iter()
             .map(|part| Arc::clone(&part.name))
             .collect();
-        let flights = std::mem::take(&mut self.flights);
-        let (renewal, connection) = (self.renewal.take(), self.connection.take());
+        let renewal = self.renewal.take();
         let store = Arc::clone(&self.store);
         let deadline = self.store.settings.deadline(0);
         self.store.engine.detach(deadline, async move {
-            for flight in flights {
-                flight.end().await;
-            }
             if let Some(renewal) = renewal {
                 renewal.end().await;
             }
             let unlink = |name: &Arc<str>| redis::cmd("UNLINK").arg(&**name).take();
             let commands: Vec<_> = names.iter().map(unlink).collect();
-            let removed = match connection {
-                // Over the same connection, so that no piece arrives after it.
-                Some(mut connection) => {
-                    let removed = connection.query_each(commands).await;
-                    removed.map(|_| connection.give_back())
-                }
-                None => {
-                    let remove = store.small(true, |mut connection| {
-                        let commands = commands.clone();
-                        async move { connection.query_each(commands).await }
-                    });
-                    remove.await.map(|_| ())
-                }
-            };
-            if let Err(fault) = removed {
+            let removed = store.small(true, |mut connection| {
+                let commands = commands.clone();
+                async move { connection.query_each(commands).await }
+            });
+            if let Err(fault) = removed.await {
                 tracing::debug!(%fault, "what a writer left dies by its time to live");
             }
         });
-    }
-}
-
-/// Bytes on their way to a temporary key.
-struct Piece {
-    name: Arc<str>,
-    at: u64,
-    bytes: Vec<Bytes>,
-    ttl_ms: u64,
-    first: bool,
-}
-
-impl Piece {
-    async fn send(self, mut connection: Connection) -> Result<(), Fault> {
-        let repeats = connection.repeats();
-        let len: usize = self.bytes.iter().map(Bytes::len).sum();
-        let mut write = redis::Cmd::with_capacity(4, len + self.name.len() + 40);
-        write.arg("SETRANGE").arg(&*self.name).arg(self.at);
-        write.arg(Parts(&self.bytes));
-        drop(self.bytes);
-        let mut pipeline = redis::pipe();
-        pipeline.atomic().cmd("STRLEN").arg(&*self.name);
-        pipeline.add_command(write);
-        pipeline.cmd("PEXPIRE").arg(&*self.name).arg(self.ttl_ms);
-        let answers = connection.query_all(&pipeline).await?;
-        // A key that was evicted meanwhile would be made anew, with zeros where its bytes were.
-        let before = answers.first().map(length).transpose()?.unwrap_or(0);
-        let sound = if repeats {
-            // A cluster that fails over may lose what was acknowledged. The same piece may be sent twice.
-            let start = if self.first { 0 } else { self.at };
-            before == start || before == self.at + len as u64
-        } else {
-            before > 0 || self.first
-        };
-        if sound { Ok(()) } else { Err(Fault::PartLost) }
     }
 }
 

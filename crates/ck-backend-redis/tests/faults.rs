@@ -16,7 +16,7 @@ use bytes::Bytes;
 use ck_backend_redis::RedisBackend;
 use ck_core::{ErrorKind, Key};
 use common::network::{break_network, runs};
-use common::{get, next, pattern, put, stored};
+use common::{get, next, pattern, put, stored, stream};
 use testkit::RedisServer;
 
 #[test]
@@ -39,7 +39,9 @@ fn a_server_that_is_killed_at_any_moment_yields_no_wrong_value() {
         .unwrap();
     let key = Key::new("table");
     let mut random = 7;
-    for (run, more) in (0..runs() / 25).zip([0, 2 << 20, 4 << 20].into_iter().cycle()) {
+    // Entries of one value, of one that is put together from parts, and of chunks.
+    let sorts = [(0, false), (0, true), (2 << 20, false), (4 << 20, true)];
+    for (run, (more, in_parts)) in (0..runs() / 25).zip(sorts.into_iter().cycle()) {
         let values: [Bytes; 2] = [2 * run, 2 * run + 1].map(|seed| pattern(seed, (3 << 20) + more));
         let known = |bytes: &Bytes| values.contains(bytes);
         stored(put(&store, &key, &values[0]).or_else(|_| put(&store, &key, &values[0])));
@@ -47,7 +49,10 @@ fn a_server_that_is_killed_at_any_moment_yields_no_wrong_value() {
         let pause = Duration::from_micros(random % 15_000);
         thread::scope(|scope| {
             let reading = scope.spawn(|| (0..5).map(|_| get(&store, &key)).collect::<Vec<_>>());
-            let writing = scope.spawn(|| put(&store, &key, &values[1]));
+            let writing = scope.spawn(|| match in_parts {
+                true => stream(&store, &key, &values[1], Some(1_000_000)),
+                false => put(&store, &key, &values[1]),
+            });
             thread::sleep(pause);
             server.kill();
             server.restart();

@@ -6,10 +6,10 @@ mod common;
 
 use bytes::Bytes;
 use ck_backend_redis::RedisBackend;
-use ck_core::{Backend, EntryWriter, ErrorKind, Key, Outcome, Rejection, WriteOptions};
-use common::{get, pattern, put, stored};
+use ck_core::{Backend, EntryWriter, ErrorKind, Key, Outcome, Rejection, WriteMode, WriteOptions};
+use common::{get, pattern, put, stored, stream};
 use pollster::block_on;
-use testkit::RedisServer;
+use testkit::{RedisServer, Reply};
 
 const MIB: usize = 1 << 20;
 
@@ -41,10 +41,17 @@ fn an_entry_is_what_was_written_whatever_length_was_said() {
     let in_chunks = builder()
         .single_value_bytes(MIB as u64)
         .chunk_bytes(MIB as u64);
+    // Put together from many parts where the length is not known or wrong.
+    let in_parts = builder().chunk_bytes(MIB as u64);
     let in_large_chunks = builder()
         .single_value_bytes(MIB as u64)
         .chunk_bytes(20 << 20);
-    for builder in [whole, in_chunks, in_large_chunks] {
+    for (builder, single) in [
+        (whole, usize::MAX),
+        (in_parts, usize::MAX),
+        (in_chunks, MIB),
+        (in_large_chunks, 0),
+    ] {
         let store = builder.build().unwrap();
         for size in [MIB + 3, 3 * MIB, 18 * MIB + 1] {
             let bytes = pattern(size as u64, size);
@@ -57,11 +64,83 @@ fn an_entry_is_what_was_written_whatever_length_was_said() {
                         get(&store, &key()).unwrap() == Some(bytes.clone()),
                         "{size} {hint:?}"
                     );
+                    if size <= single {
+                        let length = server.command(&["STRLEN", "table"]).text();
+                        assert_eq!(length, size.to_string(), "{hint:?}: not one value");
+                    }
                 }
             }
         }
         assert!(block_on(store.remove(&key())).unwrap());
     }
+}
+
+#[test]
+fn an_entry_of_unknown_length_is_one_value_up_to_the_limit_and_leaves_no_parts() {
+    let server = RedisServer::start();
+    let builder = RedisBackend::builder(server.url()).single_value_bytes(20 * MIB as u64);
+    let store = builder.chunk_bytes(3 * MIB as u64).build().unwrap();
+    for (size, one, keys) in [
+        (17 * MIB, true, 1),
+        (20 * MIB, true, 1),
+        (20 * MIB + 1, false, 8),
+        (20 * MIB - 1, true, 1),
+    ] {
+        let bytes = pattern(size as u64, size);
+        for hint in [None, Some(30 * MIB as u64), Some(MIB as u64)] {
+            stored(stream(&store, &key(), &bytes, hint));
+            assert!(get(&store, &key()).unwrap() == Some(bytes.clone()));
+            let value = server.command(&["GET", "table"]);
+            assert_eq!(value == Reply::Bulk(bytes.to_vec()), one, "{size} {hint:?}");
+            let keys = keys + usize::from(!one && hint == Some(MIB as u64));
+            let there = || server.command(&["DBSIZE"]).text();
+            assert!(
+                soon(|| there() == keys.to_string()),
+                "{size} {hint:?}: {}",
+                parts(&server)
+            );
+        }
+    }
+}
+
+#[test]
+fn an_entry_of_unknown_length_keeps_to_its_mode() {
+    let server = RedisServer::start();
+    let store = RedisBackend::open(server.url()).unwrap();
+    let bytes = [1, 2, 3].map(|seed| pattern(seed, 18 * MIB));
+    let write = |bytes: &Bytes, mode| {
+        let options = WriteOptions::new().with_mode(mode);
+        let writer = block_on(store.create(&key(), options)).unwrap();
+        let mut writer = writer.continue_value().unwrap();
+        assert!(
+            block_on(writer.write(vec![bytes.clone()]))
+                .unwrap()
+                .is_continue()
+        );
+        block_on(writer.commit(Bytes::new())).unwrap()
+    };
+    let holds = |bytes: &Bytes| {
+        assert!(get(&store, &key()).unwrap().as_ref() == Some(bytes));
+        assert!(soon(|| server.command(&["DBSIZE"]).text() == "1"));
+    };
+    assert!(write(&bytes[0], WriteMode::Create).is_stored());
+    holds(&bytes[0]);
+    let version = common::open(&store, &key()).unwrap().unwrap().version();
+    let refused = Outcome::Rejected(Rejection::Superseded);
+    assert_eq!(write(&bytes[1], WriteMode::Create), refused);
+    holds(&bytes[0]);
+    assert!(write(&bytes[1], WriteMode::Update(version)).is_stored());
+    holds(&bytes[1]);
+    assert_eq!(write(&bytes[2], WriteMode::Update(version)), refused);
+    holds(&bytes[1]);
+}
+
+/// Whether it becomes true.
+fn soon(mut what: impl FnMut() -> bool) -> bool {
+    (0..2_000).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        what()
+    })
 }
 
 #[test]

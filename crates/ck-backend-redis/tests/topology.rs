@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use ck_backend_redis::RedisBackend;
 use ck_core::{ErrorKind, Key};
-use common::{get, open, pattern, put, stored};
+use common::{get, open, pattern, put, stored, stream};
 use testkit::RedisServer;
 
 /// What a failover may take on a busy machine.
@@ -133,6 +133,10 @@ fn tls_needs_the_right_certificates_and_does_the_same() {
             let plain = RedisBackend::open(server.url()).unwrap();
             assert_eq!(get(&plain, &key).unwrap(), Some(bytes));
         }
+        // Written in parts and put together.
+        let bytes = pattern(1, 18 << 20);
+        stored(stream(&store, &key, &bytes, None));
+        assert!(get(&store, &key).unwrap() == Some(bytes));
         // The server does not know this client, and this client does not know the server.
         assert!(open(&trusting().build().unwrap(), &key).is_err());
         assert!(open(&RedisBackend::open(&url).unwrap(), &key).is_err());
@@ -142,6 +146,28 @@ fn tls_needs_the_right_certificates_and_does_the_same() {
         Err(error) => assert_eq!(error.kind(), ErrorKind::Misuse),
         // Nothing is trusted then.
         Ok(store) => assert!(open(&store, &key).is_err()),
+    }
+}
+
+#[test]
+fn an_entry_of_unknown_length_is_one_value_of_a_cluster() {
+    let cluster = testkit::RedisCluster::start();
+    let store = RedisBackend::open(cluster.url()).unwrap();
+    let bytes = pattern(1, 25 << 20);
+    for key in ["table", "a{b}c", "{}", "{x"] {
+        let key = Key::new(key);
+        stored(stream(&store, &key, &bytes, None));
+        assert!(get(&store, &key).unwrap().as_ref() == Some(&bytes));
+    }
+    let keys = || {
+        let nodes = cluster.nodes().iter();
+        let keys = nodes.map(|node| node.command(&["DBSIZE"]).text().parse::<u64>().unwrap());
+        keys.sum::<u64>()
+    };
+    let start = Instant::now();
+    while keys() != 4 {
+        assert!(start.elapsed() < PATIENCE, "parts stay");
+        thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -8,6 +8,7 @@
 
 pub(crate) mod network;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -41,6 +42,29 @@ pub(crate) fn put(store: &RedisBackend, key: &Key, bytes: &Bytes) -> Result<Outc
     let parts = (0..body.len()).step_by(100_000);
     let parts = parts.map(|at| body.slice(at..body.len().min(at + 100_000)));
     block_on(store.put(key, bytes.slice(..16), parts.collect(), options))
+}
+
+/// Stores `bytes` like [`put`], but as they come: the store is told `hint` about how many there will be.
+pub(crate) fn stream(
+    store: &RedisBackend,
+    key: &Key,
+    bytes: &Bytes,
+    hint: Option<u64>,
+) -> Result<Outcome> {
+    let options = WriteOptions::new().with_head_len(16).with_size_hint(hint);
+    block_on(async {
+        let mut writer = match store.create(key, options).await? {
+            ControlFlow::Continue(writer) => writer,
+            ControlFlow::Break(rejection) => return Ok(Outcome::Rejected(rejection)),
+        };
+        for at in (16..bytes.len()).step_by(100_000) {
+            let part = bytes.slice(at..bytes.len().min(at + 100_000));
+            if let ControlFlow::Break(rejection) = writer.write(vec![part]).await? {
+                return Ok(Outcome::Rejected(rejection));
+            }
+        }
+        writer.commit(bytes.slice(..16)).await
+    })
 }
 
 #[track_caller]

@@ -6,7 +6,7 @@ use ck_core::{Backend, ErrorKind, Key};
 use pollster::block_on;
 use testkit::{Action, Direction, Fault, Proxy, RedisServer};
 
-use super::{get, next, pattern, put, stored};
+use super::{get, next, pattern, put, stored, stream};
 
 const TIMEOUT: Duration = Duration::from_millis(120);
 
@@ -33,6 +33,8 @@ pub(crate) fn break_network(server: &RedisServer, seed: u64, runs: u64) {
     for run in 0..runs {
         let proxy = Proxy::start(server.addr());
         let in_chunks = run % 3 == 0;
+        // Nobody knows how long the value is, so it is written in parts and then put together.
+        let in_parts = run % 3 == 1;
         let open = |url: String| {
             let mut builder = RedisBackend::builder(url.clone()).temp_ttl(TEMP_TTL);
             if url != server.url() {
@@ -40,6 +42,9 @@ pub(crate) fn break_network(server: &RedisServer, seed: u64, runs: u64) {
             }
             if in_chunks {
                 builder = builder.single_value_bytes(200_000).chunk_bytes(300_000);
+            }
+            if in_parts {
+                builder = builder.chunk_bytes(300_000);
             }
             builder.build().unwrap()
         };
@@ -82,7 +87,11 @@ pub(crate) fn break_network(server: &RedisServer, seed: u64, runs: u64) {
         let broken = open(format!("redis://{}", proxy.addr()));
         let start = Instant::now();
         let read = get(&broken, &key);
-        let written = put(&broken, &key, new);
+        let written = if in_parts {
+            stream(&broken, &key, new, Some(70_000))
+        } else {
+            put(&broken, &key, new)
+        };
         let read_again = get(&broken, &key);
         assert!(
             start.elapsed() < PATIENCE,
