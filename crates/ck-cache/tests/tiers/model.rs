@@ -32,7 +32,8 @@ struct Run {
     spaces: [Cache; SPACES],
     elsewhere: Option<Cache>,
     states: [[Vec<State>; KEYS]; SPACES],
-    /// The namespace was invalidated here and not in the store.
+    /// The namespace was invalidated here and not in the store, or its number could not be read, so that for a
+    /// while another one stands in for it, whose entries nobody finds later.
     is_namespace_unsure: bool,
     /// A load has failed there, so that what the process holds may not be made anew for a second.
     is_put_off: [[bool; KEYS]; SPACES],
@@ -120,6 +121,9 @@ impl Run {
             }
             _ => false,
         };
+        let looks_into_namespace =
+            matches!(&step, Step::Get(place, _) | Step::Load(place, _) if place.space > 0);
+        let failures = self.spaces[0].stats().store_failures;
         match step {
             Step::Put(place, kind, size, ttl, may_be_stale) => {
                 let made = self.make(place.kind(kind), size);
@@ -165,6 +169,9 @@ impl Run {
             Step::Wait => tokio::time::sleep(SHORT + Duration::from_millis(1)).await,
         }
         self.settle().await;
+        if looks_into_namespace && self.spaces[0].stats().store_failures > failures {
+            self.is_namespace_unsure = true;
+        }
         if let Below::Map(store) = &self.below {
             store.fail_after(None);
         }
