@@ -6,6 +6,7 @@ use arrow_array::{RecordBatch, RecordBatchIterator};
 use arrow_schema::{ArrowError, Schema};
 use ck_cache::{Compression, PutOptions, Table};
 
+use super::read::warm;
 use super::{Setting, TABLE, ZSTD};
 use crate::Result;
 use crate::probe::{Metrics, Probe};
@@ -21,8 +22,9 @@ pub(super) fn table(setting: &Setting, compression: Compression, make: Make) -> 
     let options = PutOptions::new()
         .with_compression(compression)
         .with_workers(2);
+    let cache = warm(setting)?;
     let probe = Probe::start()?;
-    let outcome = setting.store()?.put_table(TABLE, &table, &options)?;
+    let outcome = cache.put_table(TABLE, &table, &options)?;
     let metrics = probe.stop()?;
     outcome.stored()?;
     Ok(metrics)

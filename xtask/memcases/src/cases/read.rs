@@ -116,7 +116,7 @@ pub(super) fn verify(setting: &Setting) -> Result<Metrics> {
 
 /// The store of the case, in a process that has done all of this once with a small table in another
 /// store: code that is resident for good is no part of a stage.
-fn warm(setting: &Setting) -> Result<Cache> {
+pub(super) fn warm(setting: &Setting) -> Result<Cache> {
     let dir = setting.dir.join("warm");
     let small = Cache::open(&format!("file:{}", dir.display()))?;
     for (key, compression) in [
