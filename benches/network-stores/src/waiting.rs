@@ -1,57 +1,34 @@
+//! What a small get waits, alone and while something else goes on.
+
+mod memcached;
+mod redis;
+
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-
-use ck_backend_memcached::MemcachedBackend;
-use ck_core::{Backend, Key, block_on};
-use testkit::Memcached;
+use std::time::{Duration, Instant};
 
 use crate::Result;
-use crate::memcached::{bare, chunks, get, pattern, put, read, write};
 use crate::series::{Series, time};
 
-/// Gets for each figure without a transfer.
+pub(crate) use memcached::run as memcached;
+pub(crate) use redis::run as redis;
+
+/// Gets for each figure without a transfer; with pauses between them a tenth.
 const GETS: usize = 20_000;
 
-/// A kind of transfer that goes on beside the gets.
-type Load<'a> = (&'static str, Box<dyn Fn() -> Result<()> + Sync + 'a>);
+type Work<'a> = Box<dyn Fn() -> Result<()> + Sync + 'a>;
 
-/// What a small get waits, alone and while something else goes on. The bare client does the same beside a
-/// bare transfer: what is left between both is ours, and the rest the machine's and the server's, which share
-/// their processors with the load.
-pub(crate) fn run(mib: usize, rounds: usize) -> Result<()> {
-    let server = Memcached::start_with(&["-m", &(mib * 5 + 256).to_string()]);
-    let store = MemcachedBackend::open([server.addr().to_string()])?;
-    let (small, large) = (Key::new("small"), Key::new("large"));
-    let bytes = pattern(mib << 20);
-    put(&store, &small, &bytes.slice(..1 << 10))?;
-    put(&store, &large, &bytes)?;
-    let (prober, mover) = (bare(&server)?, bare(&server)?);
-    let cut = chunks(&mover, large.as_str(), &bytes)?;
-    write(&mover, &cut)?;
+/// A client whose small gets are timed, alone and beside each load.
+///
+/// The bare client does the same beside bare transfers: what is left between both is ours, and the rest is the
+/// machine's and the server's, which share their processors with the load.
+struct Side<'a> {
+    probe: (&'static str, Work<'a>),
+    loads: Vec<(&'static str, Work<'a>)>,
+}
 
-    let ours = || {
-        assert!(block_on(store.open(&small))?.is_some());
-        Ok(())
-    };
-    let theirs = || {
-        let value: Option<Vec<u8>> = prober.get(small.as_str())?;
-        assert!(value.is_some());
-        Ok(())
-    };
-    let loads: [Load; 5] = [
-        ("our put", Box::new(|| put(&store, &large, &bytes))),
-        ("our get", Box::new(|| get(&store, &large).map(drop))),
-        ("bare put", Box::new(|| write(&mover, &cut))),
-        ("bare get", Box::new(|| read(&mover, &cut).map(drop))),
-        ("one busy processor", Box::new(|| Ok(spin()))),
-    ];
-
-    // Ours beside our transfers, the bare client beside bare ones; one after the other, then again.
-    let kinds: [(&str, &dyn Fn() -> Result<()>, &[usize]); 2] = [
-        ("our get", &ours, &[0, 1, 4]),
-        ("bare get", &theirs, &[2, 3, 4]),
-    ];
+/// One side after the other, alone and beside each of its loads; then again.
+fn run(sides: &[Side], mib: usize, rounds: usize) -> Result<()> {
     for pause in [None, Some(Duration::from_micros(500))] {
         let mut rows: Vec<(String, Vec<Series>)> = Vec::new();
         for _ in 0..rounds {
@@ -63,17 +40,14 @@ pub(crate) fn run(mib: usize, rounds: usize) -> Result<()> {
                 rows[row].1.push(series);
                 row += 1;
             };
-            for (kind, probe, beside) in kinds {
-                let alone = probe_until(probe, pause, |count| {
-                    count == GETS / pause.map_or(1, |_| 10)
-                })?;
+            for Side { probe, loads } in sides {
+                let (kind, probe) = probe;
+                let gets = GETS / pause.map_or(1, |_| 10);
+                let alone = probe_until(probe, pause, |count| count == gets)?;
                 note(format!("{kind}, alone"), alone);
-                for &load in beside {
-                    let (name, work) = &loads[load];
-                    note(
-                        format!("{kind}, beside {name}"),
-                        probe_beside(probe, pause, work)?,
-                    );
+                for (name, work) in loads {
+                    let beside = probe_beside(probe, pause, work)?;
+                    note(format!("{kind}, beside {name}"), beside);
                 }
             }
         }
@@ -118,9 +92,9 @@ fn print(pause: Option<Duration>, mib: usize, rounds: usize, rows: &[(String, Ve
 
 /// Probes while `work` is done once.
 fn probe_beside(
-    probe: &dyn Fn() -> Result<()>,
+    probe: &Work,
     pause: Option<Duration>,
-    work: &(dyn Fn() -> Result<()> + Sync),
+    work: &Work,
 ) -> Result<Series> {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -137,7 +111,7 @@ fn probe_beside(
 }
 
 fn probe_until(
-    probe: &dyn Fn() -> Result<()>,
+    probe: &Work,
     pause: Option<Duration>,
     is_over: impl Fn(usize) -> bool,
 ) -> Result<Series> {
@@ -151,13 +125,27 @@ fn probe_until(
     Ok(series)
 }
 
-/// Half a second of work that touches no memory.
-fn spin() {
-    let start = std::time::Instant::now();
-    let mut number = 1_u64;
-    while start.elapsed() < Duration::from_millis(500) {
-        for _ in 0..1_000 {
-            number = black_box(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+/// Half a second of work that touches no memory, on so many processors.
+fn spin(threads: usize) {
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let start = Instant::now();
+                let mut number = 1_u64;
+                while start.elapsed() < Duration::from_millis(500) {
+                    for _ in 0..1_000 {
+                        number = black_box(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+                    }
+                }
+            });
         }
-    }
+    });
+}
+
+/// Loads of a machine that is busy with something else.
+fn busy<'a>() -> [(&'static str, Work<'a>); 2] {
+    [
+        ("one busy processor", Box::new(|| Ok(spin(1)))),
+        ("two busy processors", Box::new(|| Ok(spin(2)))),
+    ]
 }

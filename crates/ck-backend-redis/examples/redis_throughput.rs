@@ -1,5 +1,4 @@
-//! What a Redis store costs beside the bare client: throughput, memory, bytes on the wire, and what small
-//! reads wait while a large one goes on.
+//! What a Redis store costs beside the bare client: throughput, memory and bytes on the wire.
 //!
 //! ```text
 //! cargo run --release -p ck-backend-redis --example redis_throughput [MIB [ROUNDS]]
@@ -10,7 +9,6 @@
     reason = "an example shows what it does"
 )]
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -33,36 +31,6 @@ fn main() {
     server.command(&["FLUSHALL"]);
     wire(&server, size);
     server.command(&["FLUSHALL"]);
-    let values = Transfer {
-        name: "values of 256 MiB",
-        bytes: 256 * MIB,
-        times: 4,
-        known: true,
-    };
-    let chunks = Transfer {
-        name: "one entry in chunks",
-        bytes: 1024 * MIB,
-        times: 1,
-        known: true,
-    };
-    for transfer in [
-        values,
-        chunks,
-        Transfer {
-            name: "values of 256 MiB, length unknown",
-            known: false,
-            ..values
-        },
-        Transfer {
-            name: "one entry in chunks, length unknown",
-            known: false,
-            ..chunks
-        },
-    ] {
-        waiting(&store, transfer);
-        server.command(&["FLUSHALL"]);
-    }
-
     let bytes = pattern(size);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -164,93 +132,6 @@ fn wire(server: &RedisServer, size: usize) {
     );
 }
 
-/// A gibibyte that goes to the server or comes from it.
-#[derive(Clone, Copy)]
-struct Transfer {
-    name: &'static str,
-    bytes: usize,
-    times: usize,
-    /// Whether the store is told the length beforehand.
-    known: bool,
-}
-
-/// What opening a small entry takes, alone and beside a transfer.
-fn waiting(store: &RedisBackend, transfer: Transfer) {
-    put(store, "small", &pattern(1_000));
-    let large = pattern(transfer.bytes);
-    let idle = latencies(store, &AtomicBool::new(false), 5_000);
-    let p99 = |times: &[Duration]| times[times.len() * 99 / 100];
-    println!(
-        "small read alone: p50 {:?} p99 {:?}",
-        idle[idle.len() / 2],
-        p99(&idle)
-    );
-    // What the machine itself does to a waiting thread when all its processors are busy.
-    let busy = {
-        let done = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    while !done.load(Ordering::Relaxed) {
-                        std::hint::black_box(pattern(4_096));
-                    }
-                });
-            }
-            let times = latencies(store, &AtomicBool::new(false), 5_000);
-            done.store(true, Ordering::SeqCst);
-            times
-        })
-    };
-    println!(
-        "  beside two threads that compute: p50 {:?} p99 {:?}; {:.1} times alone",
-        busy[busy.len() / 2],
-        p99(&busy),
-        p99(&busy).as_secs_f64() / p99(&idle).as_secs_f64()
-    );
-    for way in ["put", "get"] {
-        let done = AtomicBool::new(false);
-        let (beside, taken) = std::thread::scope(|scope| {
-            let moving = scope.spawn(|| {
-                let taken = time(|| {
-                    for _ in 0..transfer.times {
-                        match way {
-                            "put" if transfer.known => put(store, "large", &large),
-                            "put" => stream(store, "large", &large),
-                            _ => assert_eq!(get(store, "large").len(), transfer.bytes),
-                        }
-                    }
-                });
-                done.store(true, Ordering::SeqCst);
-                taken
-            });
-            let times = latencies(store, &done, usize::MAX);
-            (times, moving.join().unwrap())
-        });
-        println!(
-            "  beside {way} of {}: p50 {:?} p99 {:?} max {:?}, {} reads; p99 {:.1} times alone; {:.0} MiB/s",
-            transfer.name,
-            beside[beside.len() / 2],
-            p99(&beside),
-            beside[beside.len() - 1],
-            beside.len(),
-            p99(&beside).as_secs_f64() / p99(&idle).as_secs_f64(),
-            (transfer.bytes * transfer.times / MIB) as f64 / taken.as_secs_f64(),
-        );
-    }
-}
-
-fn latencies(store: &RedisBackend, done: &AtomicBool, most: usize) -> Vec<Duration> {
-    let key = Key::new("small");
-    let mut times = Vec::new();
-    while times.len() < most && !done.load(Ordering::SeqCst) {
-        times.push(time(|| {
-            assert!(block_on(store.open(&key)).unwrap().is_some())
-        }));
-    }
-    times.sort();
-    times
-}
-
 async fn bare(url: &str) -> redis::aio::MultiplexedConnection {
     let config = redis::AsyncConnectionConfig::new().set_response_timeout(None);
     let client = redis::Client::open(url).unwrap();
@@ -281,17 +162,6 @@ fn put(store: &RedisBackend, key: &str, bytes: &Bytes) {
     let key = Key::new(key);
     let stored = store.put(&key, Bytes::new(), parts, WriteOptions::new());
     assert!(block_on(stored).unwrap().is_stored());
-}
-
-/// A put whose length the store learns at the end.
-fn stream(store: &RedisBackend, key: &str, bytes: &Bytes) {
-    let writer = block_on(store.create(&Key::new(key), WriteOptions::new())).unwrap();
-    let mut writer = writer.continue_value().unwrap();
-    for at in (0..bytes.len()).step_by(8 * MIB) {
-        let part = bytes.slice(at..bytes.len().min(at + 8 * MIB));
-        assert!(block_on(writer.write(vec![part])).unwrap().is_continue());
-    }
-    assert!(block_on(writer.commit(Bytes::new())).unwrap().is_stored());
 }
 
 fn get(store: &RedisBackend, key: &str) -> Bytes {

@@ -41,6 +41,7 @@ mod found;
 mod identity;
 mod lease;
 mod name;
+mod pace;
 mod pool;
 mod publish;
 mod read;

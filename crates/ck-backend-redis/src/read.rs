@@ -13,6 +13,7 @@ use crate::engine::Task;
 use crate::error::Fault;
 use crate::found::Found;
 use crate::identity::Identity;
+use crate::pace::{Pace, timed};
 use crate::publish::{Done, ask_identity, read_identity, remove};
 use crate::store::Store;
 
@@ -21,10 +22,7 @@ use crate::store::Store;
 pub(crate) const PREFIX: usize = 64 << 10;
 
 /// The most bytes that are asked for at a time. The server answers nobody else while it copies them.
-const PIECE: u64 = 128 << 10;
-
-/// How many pieces are asked for before the first has arrived.
-const IN_FLIGHT: usize = 3;
+const PIECE: u64 = 64 << 10;
 
 /// The most ranges in one question.
 const RANGES: usize = 256;
@@ -251,18 +249,21 @@ impl Place {
             })?));
         }
         let mut questions = self.questions(&ranges).into_iter();
-        let mut asked = VecDeque::new();
+        let (mut asked, mut pace) = (VecDeque::new(), Pace::of(PIECE));
         loop {
-            while asked.len() < IN_FLIGHT
+            while asked.len() < pace.most()
                 && let Some(question) = questions.next()
             {
                 let (place, connection) = (self.clone(), connection.clone());
-                asked.push_back(Task::spawn(question.ask(place, connection)));
+                let ask = async move { timed(question.ask(place, connection)).await };
+                asked.push_back(Task::spawn(ask));
             }
             let Some(first) = asked.pop_front() else {
                 break;
             };
-            for (index, part) in first.join().await?? {
+            let (parts, took) = first.join().await??;
+            pace.note(took);
+            for (index, part) in parts {
                 if !gathered[index].push(&part) {
                     return Err(Fault::Replaced);
                 }

@@ -2,25 +2,47 @@ use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
+use redis::{ConnectionInfo, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::connection::{Connection, bytes};
 use crate::engine::Task;
 use crate::error::Fault;
+use crate::pace::{Pace, timed};
 use crate::store::Store;
 use crate::stream::{Stream, broken};
 
 /// Bytes between two questions.
-const STRIDE: u64 = 64 << 10;
+const STRIDE: u64 = 16 << 10;
 
-/// Questions that may be unanswered while more bytes are sent. What lies in between is what the server
-/// takes at a time, while it answers nobody else.
-const UNANSWERED: usize = 2;
+/// The most bytes of another value that are asked for at a time.
+const PIECE: u64 = 32 << 10;
 
-/// The most bytes of another value that are asked for at a time, and how often before the first have arrived.
-const PIECE: u64 = 128 << 10;
-const IN_FLIGHT: usize = 3;
+/// The longest value whose connection is used again: the server keeps as much memory for the next command of a
+/// connection as the last one needed.
+const LONGEST_AGAIN: u64 = 16 << 20;
+
+/// Open connections over which the parts of one entry go to the servers. There is one to each at most.
+#[derive(Default)]
+pub(crate) struct Lines(Vec<Line>);
+
+struct Line {
+    server: ConnectionInfo,
+    stream: Box<dyn Stream>,
+}
+
+impl Lines {
+    async fn take_or_dial(&mut self, store: &Store, server: ConnectionInfo) -> Result<Line, Fault> {
+        let leads_there = |line: &Line| line.server.addr() == server.addr();
+        if let Some(index) = self.0.iter().position(leads_there) {
+            return Ok(self.0.swap_remove(index));
+        }
+        let stream = store.dialer.connect(&server).await?;
+        Ok(Line { server, stream })
+    }
+}
 
 /// A value of known length on its way to a key, as one `SET` whose bytes are sent as they come.
 ///
@@ -28,40 +50,48 @@ const IN_FLIGHT: usize = 3;
 /// value that grows by pieces is moved again and again, and everybody waits meanwhile. It sees the
 /// command when the last byte has arrived; until then there is no key, and dropping this leaves nothing.
 ///
-/// Each upload has a connection of its own, because the server keeps as much memory for the next command of a
-/// connection as the last one needed. Over another one it is asked now and then whether it keeps up and has
-/// room.
+/// Each upload has a connection of its own. Over another one the server is asked now and then whether it keeps
+/// up and has room.
 pub(crate) struct Upload {
-    stream: Box<dyn Stream>,
+    lines: Lines,
+    line: Line,
     beside: Connection,
     name: Arc<str>,
     ttl_ms: u64,
+    len: u64,
     left: u64,
     until_question: u64,
-    questions: VecDeque<Task<Result<(), Fault>>>,
+    questions: VecDeque<Task<Result<(Value, Duration), Fault>>>,
+    pace: Pace,
 }
 
 impl Upload {
-    /// Starts an upload to the server of `beside` that is responsible for `name`.
+    /// Starts an upload to the server of `beside` that is responsible for `name`, over one of `lines` if it
+    /// leads there.
     pub(crate) async fn begin(
         store: &Store,
+        mut lines: Lines,
         beside: &Connection,
         name: Arc<str>,
         len: u64,
     ) -> Result<Self, Fault> {
         let mut beside = beside.clone();
         let server = beside.server_of(&name).await?;
-        let mut stream = store.dialer.connect(&server).await?;
+        let mut line = lines.take_or_dial(store, server).await?;
         let start = format!("*5\r\n$3\r\nSET\r\n${}\r\n{name}\r\n${len}\r\n", name.len());
-        stream.write_all(start.as_bytes()).await.map_err(broken)?;
+        let started = line.stream.write_all(start.as_bytes()).await;
+        started.map_err(broken)?;
         Ok(Self {
-            stream,
+            lines,
+            line,
             beside,
             name,
             ttl_ms: store.settings.temp_ttl_ms,
+            len,
             left: len,
             until_question: 0,
             questions: VecDeque::new(),
+            pace: Pace::of(STRIDE),
         })
     }
 
@@ -79,7 +109,7 @@ impl Upload {
             }
             let most = self.until_question.min(bytes.len() as u64);
             let (now, rest) = bytes.split_at(usize::try_from(most).unwrap_or(bytes.len()));
-            if let Err(error) = self.stream.write_all(now).await {
+            if let Err(error) = self.line.stream.write_all(now).await {
                 // A server that refuses the command says so and closes the connection.
                 return match self.answer().await {
                     Err(fault) if !fault.is_lost_connection() => Err(fault),
@@ -111,9 +141,9 @@ impl Upload {
         let mut starts = range
             .clone()
             .step_by(usize::try_from(PIECE).unwrap_or(usize::MAX));
-        let mut asked = VecDeque::with_capacity(IN_FLIGHT);
+        let (mut asked, mut pace) = (VecDeque::new(), Pace::of(PIECE));
         loop {
-            while asked.len() < IN_FLIGHT
+            while asked.len() < pace.most()
                 && let Some(start) = starts.next()
             {
                 let end = range.end.min(start + PIECE);
@@ -123,13 +153,15 @@ impl Upload {
                     .arg(end - 1)
                     .take();
                 let mut beside = self.beside.clone();
-                let ask = async move { bytes(beside.query(&question).await?) };
+                let ask = async move { timed(beside.query(&question)).await };
                 asked.push_back((end - start, Task::spawn(ask)));
             }
             let Some((len, piece)) = asked.pop_front() else {
                 return Ok(true);
             };
-            let piece = piece.join().await??;
+            let (piece, took) = piece.join().await??;
+            pace.note(took);
+            let piece = bytes(piece)?;
             if piece.len() as u64 != len {
                 return Ok(false);
             }
@@ -137,26 +169,32 @@ impl Upload {
         }
     }
 
-    /// Ends the value, which is complete: from now on the key is there, until its time to live ends.
-    pub(crate) async fn finish(mut self) -> Result<(), Fault> {
+    /// Ends the value, which is complete: from now on the key is there, until its time to live ends. The lines
+    /// are for the next part.
+    pub(crate) async fn finish(mut self) -> Result<Lines, Fault> {
         let ttl = self.ttl_ms.to_string();
         let end = format!("\r\n$2\r\nPX\r\n${}\r\n{ttl}\r\n", ttl.len());
-        let sent = match self.stream.write_all(end.as_bytes()).await {
+        let sent = match self.line.stream.write_all(end.as_bytes()).await {
             // Over TLS bytes may lie here until they are pushed.
-            Ok(()) => self.stream.flush().await,
+            Ok(()) => self.line.stream.flush().await,
             failed => failed,
         };
         let answer = self.answer().await;
-        sent.map_err(broken).and(answer)
+        sent.map_err(broken).and(answer)?;
+        if self.len <= LONGEST_AGAIN {
+            self.lines.0.push(self.line);
+        }
+        Ok(self.lines)
     }
 
     /// Waits until the server has taken enough of what was sent, and asks it to say when it has taken the
     /// rest. The question changes nothing, and is refused where the value will be.
     async fn ask(&mut self) -> Result<(), Fault> {
-        if self.questions.len() == UNANSWERED
+        while self.questions.len() >= self.pace.most()
             && let Some(question) = self.questions.pop_front()
         {
-            question.join().await??;
+            let (_length, took) = question.join().await??;
+            self.pace.note(took);
         }
         let mut beside = self.beside.clone();
         let nothing: &[u8] = &[];
@@ -165,9 +203,8 @@ impl Upload {
             .arg(0)
             .arg(nothing)
             .take();
-        self.questions.push_back(Task::spawn(async move {
-            beside.query(&ask).await.map(|_length| ())
-        }));
+        let ask = async move { timed(beside.query(&ask)).await };
+        self.questions.push_back(Task::spawn(ask));
         Ok(())
     }
 
@@ -176,7 +213,7 @@ impl Upload {
         const LONGEST: usize = 4096;
         let mut line = Vec::with_capacity(64);
         while !line.ends_with(b"\r\n") && line.len() < LONGEST {
-            if self.stream.read_buf(&mut line).await.map_err(broken)? == 0 {
+            if self.line.stream.read_buf(&mut line).await.map_err(broken)? == 0 {
                 return Err(broken(io::ErrorKind::UnexpectedEof.into()));
             }
         }

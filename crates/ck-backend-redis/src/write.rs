@@ -17,7 +17,7 @@ use crate::pool::Borrowed;
 use crate::publish::{Content, Done, publish, unix_millis};
 use crate::read::PREFIX;
 use crate::store::Store;
-use crate::upload::Upload;
+use crate::upload::{Lines, Upload};
 
 /// How much is gathered before it is sent.
 const PIECE: usize = 256 << 10;
@@ -55,6 +55,7 @@ impl Writer {
             parts: Vec::new(),
             connection: None,
             upload: None,
+            lines: Lines::default(),
             begun: Arc::default(),
             renewal: None,
             debris: false,
@@ -109,6 +110,8 @@ struct Draft {
     connection: Option<Borrowed>,
     /// The last part, as long as bytes of it are missing.
     upload: Option<Upload>,
+    /// Left by the parts before that.
+    lines: Lines,
     /// How many parts there are.
     begun: Arc<AtomicUsize>,
     /// Keeps what is written alive while the caller makes the next bytes.
@@ -348,7 +351,9 @@ impl Draft {
         };
         let (prefix, total) = (&self.store.settings.prefix, self.total);
         let name: Arc<str> = name::of_part(prefix, &self.entry, name::random()?, 0).into();
-        let mut whole = Upload::begin(&self.store, connection, Arc::clone(&name), total).await?;
+        let lines = std::mem::take(&mut self.lines);
+        let whole = Upload::begin(&self.store, lines, connection, Arc::clone(&name), total);
+        let mut whole = whole.await?;
         whole.write(head).await?;
         let mut taken = head.len() as u64;
         for part in &self.parts {
@@ -470,7 +475,8 @@ impl Draft {
         };
         let (prefix, index) = (&self.store.settings.prefix, self.parts.len());
         let name: Arc<str> = name::of_part(prefix, &self.entry, self.generation, index).into();
-        let upload = Upload::begin(&self.store, connection, Arc::clone(&name), len).await?;
+        let lines = std::mem::take(&mut self.lines);
+        let upload = Upload::begin(&self.store, lines, connection, Arc::clone(&name), len).await?;
         self.parts.push(Part { name, len: taken });
         self.begun.store(self.parts.len(), Ordering::Relaxed);
         self.upload.insert(upload).skip(taken).await
@@ -503,7 +509,7 @@ impl Draft {
         let surplus = upload.left();
         upload.skip(surplus).await?;
         self.debris = true;
-        upload.finish().await?;
+        self.lines = upload.finish().await?;
         Ok(surplus)
     }
 

@@ -41,6 +41,10 @@ impl Cache {
     /// The same cache with keys of their own, which [`Cache::invalidate`] forgets all at once. The names of
     /// namespaces and of keys do not mix, whatever they contain.
     ///
+    /// What changes something fails when the store cannot say which keys these are. A get misses then, and a load
+    /// goes to its loader; what it loads is kept for a second at most, and what of it reaches the store all the
+    /// same is never found there.
+    ///
     /// What acts on the whole store does so here too: [`Cache::list`], [`Cache::usage`], [`Cache::prune`],
     /// [`Cache::stats`]. A listing shows the keys as they are stored, with the namespace and its number.
     #[must_use]

@@ -32,9 +32,11 @@ struct Run {
     spaces: [Cache; SPACES],
     elsewhere: Option<Cache>,
     states: [[Vec<State>; KEYS]; SPACES],
-    /// The namespace was invalidated here and not in the store, or its number could not be read, so that for a
-    /// while another one stands in for it, whose entries nobody finds later.
+    /// The namespace was invalidated here and not in the store.
     is_namespace_unsure: bool,
+    /// The namespace's number could perhaps not be read, so that until it can another one stands in for it for
+    /// those who look for something. What they load is lost with it, and what is stored is not found.
+    has_stand_in: bool,
     /// A load has failed there, so that what the process holds may not be made anew for a second.
     is_put_off: [[bool; KEYS]; SPACES],
     numbers: u32,
@@ -71,6 +73,7 @@ impl Run {
             elsewhere,
             states: std::array::from_fn(|_| std::array::from_fn(|_| vec![State::Gone])),
             is_namespace_unsure: false,
+            has_stand_in: false,
             is_put_off: [[false; KEYS]; SPACES],
             numbers: 0,
         }
@@ -86,7 +89,7 @@ impl Run {
     }
 
     fn is_unsure(&self, place: Place) -> bool {
-        place.space > 0 && self.is_namespace_unsure
+        place.space > 0 && (self.is_namespace_unsure || self.has_stand_in)
     }
 
     /// All that may be there.
@@ -110,6 +113,11 @@ impl Run {
                 known.push(state);
             }
         }
+    }
+
+    /// What changes something needs the number itself.
+    fn knows_number(&mut self, place: Place, is_done: bool) {
+        self.has_stand_in &= place.space == 0 || !is_done;
     }
 
     async fn step(&mut self, step: Step, failing: Option<usize>) -> Result<(), TestCaseError> {
@@ -160,6 +168,7 @@ impl Run {
                 let may_fail = failing || self.is_limited() || matches!(self.below, Below::Nothing);
                 prop_assert!(may_fail || invalidated.is_ok(), "{invalidated:?}");
                 self.is_namespace_unsure = invalidated.is_err();
+                self.has_stand_in &= invalidated.is_err();
                 for key in 0..KEYS {
                     let place = Place { space: 1, key };
                     self.set(place, vec![State::Gone], true);
@@ -170,7 +179,7 @@ impl Run {
         }
         self.settle().await;
         if looks_into_namespace && self.spaces[0].stats().store_failures > failures {
-            self.is_namespace_unsure = true;
+            self.has_stand_in = true;
         }
         if let Below::Map(store) = &self.below {
             store.fail_after(None);
@@ -216,6 +225,7 @@ impl Run {
     ) -> Result<(), TestCaseError> {
         let cache = &self.spaces[place.space];
         let outcome = put(cache, place.name(), made, ttl, may_be_stale).await;
+        self.knows_number(place, outcome.is_ok());
         match outcome {
             Ok(outcome) if outcome.is_stored() => {
                 self.set(place, State::written(Some(made), ttl, may_be_stale), true);
@@ -349,6 +359,7 @@ impl Run {
             seen == expected
         });
         prop_assert!(is_allowed, "{race:?}: {seen:.40?} of {states:?}");
+        self.knows_number(place, is_changed);
         let is_replaced = !changed.is_empty();
         // Nothing else can have made the load's value the newer one than that it began later.
         let is_found = changed.iter().all(|state| {
@@ -383,6 +394,7 @@ impl Run {
                 return Ok(());
             }
         };
+        self.knows_number(place, true);
         let states = self.possible(place);
         let is_allowed = states.iter().any(|state| (*state != State::Gone) == found);
         prop_assert!(is_allowed || failing, "found: {found}, of {states:?}");
