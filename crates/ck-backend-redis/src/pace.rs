@@ -8,24 +8,23 @@ use crate::error::Fault;
 /// small ones keep it busy. Further away more of them are on their way.
 pub(crate) struct Pace {
     bytes: u64,
+    few: u64,
     /// The shortest that an answer took.
     distance: Duration,
 }
 
 impl Pace {
-    /// Next door.
-    const FEW: u64 = 3;
-
     /// What a distant server is sent or asked for per second, in bytes, if it can.
     const RATE: u64 = 400 << 20;
 
     /// Whatever the distance.
     const MOST_BYTES: u64 = 4 << 20;
 
-    /// For questions that move so many bytes each.
-    pub(crate) fn of(bytes: u64) -> Self {
+    /// For questions that move so many bytes each, of which a server next door may owe `few` answers.
+    pub(crate) fn new(bytes: u64, few: u64) -> Self {
         Self {
             bytes,
+            few,
             distance: Duration::ZERO,
         }
     }
@@ -34,7 +33,7 @@ impl Pace {
     pub(crate) fn most(&self) -> usize {
         let micros = u64::try_from(self.distance.as_micros()).unwrap_or(u64::MAX);
         let travelling = (Self::RATE / 1_000_000).saturating_mul(micros);
-        let most = Self::FEW + travelling.min(Self::MOST_BYTES) / self.bytes;
+        let most = self.few + travelling.min(Self::MOST_BYTES) / self.bytes;
         usize::try_from(most).unwrap_or(usize::MAX)
     }
 
@@ -61,7 +60,7 @@ mod tests {
 
     #[test]
     fn a_distant_server_may_owe_more_answers() {
-        let mut pace = Pace::of(16 << 10);
+        let mut pace = Pace::new(16 << 10, 3);
         assert_eq!(pace.most(), 3);
         pace.note(Duration::from_millis(2));
         let far = pace.most() as u64 * (16 << 10);
@@ -71,7 +70,7 @@ mod tests {
         assert_eq!(pace.most() as u64 * (16 << 10), far);
         pace.note(Duration::from_micros(30));
         assert_eq!(pace.most(), 3);
-        let mut pace = Pace::of(16 << 10);
+        let mut pace = Pace::new(16 << 10, 3);
         pace.note(Duration::from_secs(1));
         assert!(pace.most() as u64 * (16 << 10) < 5 << 20);
     }

@@ -249,7 +249,7 @@ impl Place {
             })?));
         }
         let mut questions = self.questions(&ranges).into_iter();
-        let (mut asked, mut pace) = (VecDeque::new(), Pace::of(PIECE));
+        let (mut asked, mut pace) = (VecDeque::new(), Pace::new(PIECE, 3));
         loop {
             while asked.len() < pace.most()
                 && let Some(question) = questions.next()

@@ -2,10 +2,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
-use redis::{ConnectionInfo, Value};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use redis::ConnectionInfo;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
 use crate::connection::{Connection, bytes};
 use crate::engine::Task;
@@ -30,7 +30,9 @@ pub(crate) struct Lines(Vec<Line>);
 
 struct Line {
     server: ConnectionInfo,
-    stream: Box<dyn Stream>,
+    stream: BufReader<Box<dyn Stream>>,
+    /// For questions beside it.
+    beside: BufReader<Box<dyn Stream>>,
 }
 
 impl Lines {
@@ -39,8 +41,15 @@ impl Lines {
         if let Some(index) = self.0.iter().position(leads_there) {
             return Ok(self.0.swap_remove(index));
         }
-        let stream = store.dialer.connect(&server).await?;
-        Ok(Line { server, stream })
+        // Answers are short.
+        let short = |stream| BufReader::with_capacity(256, stream);
+        let stream = short(store.dialer.connect(&server).await?);
+        let beside = short(store.dialer.connect(&server).await?);
+        Ok(Line {
+            server,
+            stream,
+            beside,
+        })
     }
 }
 
@@ -50,8 +59,8 @@ impl Lines {
 /// value that grows by pieces is moved again and again, and everybody waits meanwhile. It sees the
 /// command when the last byte has arrived; until then there is no key, and dropping this leaves nothing.
 ///
-/// Each upload has a connection of its own. Over another one the server is asked now and then whether it keeps
-/// up and has room.
+/// Each upload has two connections of its own. Over the second the server is asked now and then whether it
+/// keeps up and has room.
 pub(crate) struct Upload {
     lines: Lines,
     line: Line,
@@ -61,7 +70,8 @@ pub(crate) struct Upload {
     len: u64,
     left: u64,
     until_question: u64,
-    questions: VecDeque<Task<Result<(Value, Duration), Fault>>>,
+    /// When the questions were asked that are not answered.
+    asked: VecDeque<Instant>,
     pace: Pace,
 }
 
@@ -90,8 +100,8 @@ impl Upload {
             len,
             left: len,
             until_question: 0,
-            questions: VecDeque::new(),
-            pace: Pace::of(STRIDE),
+            asked: VecDeque::new(),
+            pace: Pace::new(STRIDE, 2),
         })
     }
 
@@ -111,7 +121,7 @@ impl Upload {
             let (now, rest) = bytes.split_at(usize::try_from(most).unwrap_or(bytes.len()));
             if let Err(error) = self.line.stream.write_all(now).await {
                 // A server that refuses the command says so and closes the connection.
-                return match self.answer().await {
+                return match answer(&mut self.line.stream, &self.beside).await {
                     Err(fault) if !fault.is_lost_connection() => Err(fault),
                     _ => Err(broken(error)),
                 };
@@ -141,7 +151,7 @@ impl Upload {
         let mut starts = range
             .clone()
             .step_by(usize::try_from(PIECE).unwrap_or(usize::MAX));
-        let (mut asked, mut pace) = (VecDeque::new(), Pace::of(PIECE));
+        let (mut asked, mut pace) = (VecDeque::new(), Pace::new(PIECE, 3));
         loop {
             while asked.len() < pace.most()
                 && let Some(start) = starts.next()
@@ -179,9 +189,12 @@ impl Upload {
             Ok(()) => self.line.stream.flush().await,
             failed => failed,
         };
-        let answer = self.answer().await;
-        sent.map_err(broken).and(answer)?;
+        let answered = answer(&mut self.line.stream, &self.beside).await;
+        sent.map_err(broken).and(answered)?;
         if self.len <= LONGEST_AGAIN {
+            for _ in self.asked {
+                answer(&mut self.line.beside, &self.beside).await?;
+            }
             self.lines.0.push(self.line);
         }
         Ok(self.lines)
@@ -190,37 +203,45 @@ impl Upload {
     /// Waits until the server has taken enough of what was sent, and asks it to say when it has taken the
     /// rest. The question changes nothing, and is refused where the value will be.
     async fn ask(&mut self) -> Result<(), Fault> {
-        while self.questions.len() >= self.pace.most()
-            && let Some(question) = self.questions.pop_front()
+        while self.asked.len() >= self.pace.most()
+            && let Some(asked) = self.asked.pop_front()
         {
-            let (_length, took) = question.join().await??;
-            self.pace.note(took);
-        }
-        let mut beside = self.beside.clone();
-        let nothing: &[u8] = &[];
-        let ask = redis::cmd("SETRANGE")
-            .arg(&*self.name)
-            .arg(0)
-            .arg(nothing)
-            .take();
-        let ask = async move { timed(beside.query(&ask)).await };
-        self.questions.push_back(Task::spawn(ask));
-        Ok(())
-    }
-
-    /// The server's answer, which is one line.
-    async fn answer(&mut self) -> Result<(), Fault> {
-        const LONGEST: usize = 4096;
-        let mut line = Vec::with_capacity(64);
-        while !line.ends_with(b"\r\n") && line.len() < LONGEST {
-            if self.line.stream.read_buf(&mut line).await.map_err(broken)? == 0 {
-                return Err(broken(io::ErrorKind::UnexpectedEof.into()));
+            match answer(&mut self.line.beside, &self.beside).await {
+                // Whether the value belongs somewhere else now shows at its end.
+                Ok(()) | Err(Fault::Moving) => self.pace.note(asked.elapsed()),
+                Err(fault) => return Err(fault),
             }
         }
-        let answer = redis::parse_redis_value(&line)?;
-        match answer.extract_error() {
-            Ok(_ok) => Ok(()),
-            Err(error) => Err(self.beside.fault(error)),
-        }
+        let name = &self.name;
+        let question = format!(
+            "*4\r\n$8\r\nSETRANGE\r\n${}\r\n{name}\r\n$1\r\n0\r\n$0\r\n\r\n",
+            name.len()
+        );
+        let beside = &mut self.line.beside;
+        beside
+            .write_all(question.as_bytes())
+            .await
+            .map_err(broken)?;
+        beside.flush().await.map_err(broken)?;
+        self.asked.push_back(Instant::now());
+        Ok(())
+    }
+}
+
+/// The server's next answer, which is one line. `connection` leads to the same store.
+async fn answer(
+    stream: &mut BufReader<Box<dyn Stream>>,
+    connection: &Connection,
+) -> Result<(), Fault> {
+    const LONGEST: u64 = 4096;
+    let mut line = Vec::with_capacity(64);
+    let read = stream.take(LONGEST).read_until(b'\n', &mut line).await;
+    if read.map_err(broken)? == 0 {
+        return Err(broken(io::ErrorKind::UnexpectedEof.into()));
+    }
+    let answer = redis::parse_redis_value(&line)?;
+    match answer.extract_error() {
+        Ok(_ok) => Ok(()),
+        Err(error) => Err(connection.fault(error)),
     }
 }
