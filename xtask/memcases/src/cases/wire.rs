@@ -10,9 +10,9 @@ use testkit::{Memcached, Proxy, RedisServer};
 
 use super::read::checksum;
 use super::{Setting, TABLE};
+use crate::Result;
 use crate::probe::{Metrics, Probe};
 use crate::tables::{self, Make};
-use crate::Result;
 
 /// A kind of store.
 #[derive(Clone, Copy)]
