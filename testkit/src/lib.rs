@@ -1,9 +1,9 @@
-//! Real servers and a faulty network for the tests of the network stores.
+//! What the tests of several crates share: a heap that counts, panics that stay off the terminal, the
+//! common test vectors and, with the feature `servers`, real servers and a faulty network.
 //!
 //! Servers listen on free ports of the loopback interface, keep their files in temporary directories and
 //! end with their owner, also when a test panics or is killed. A server program that is not installed is
 //! a panic that names the Debian package: tests never skip.
-#![forbid(unsafe_code)]
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -11,18 +11,16 @@
     reason = "test code reports by panicking"
 )]
 
-mod memcached;
-mod ports;
-mod process;
-mod proxy;
-mod redis;
-mod redis_cluster;
-mod resp;
-mod server;
+pub mod heap;
+mod panics;
+#[cfg(feature = "servers")]
+mod servers;
+mod vectors;
 
-pub use memcached::Memcached;
-pub use proxy::{Action, Direction, Fault, Proxy, Script};
-pub use redis::{RedisServer, Tls};
-pub use redis_cluster::RedisCluster;
-pub use resp::Reply;
-pub use server::Server;
+pub use panics::{catch, quietly};
+#[cfg(feature = "servers")]
+pub use servers::{
+    Action, Direction, Fault, Memcached, Proxy, RedisCluster, RedisServer, Reply, Script, Server,
+    Tls,
+};
+pub use vectors::vectors;

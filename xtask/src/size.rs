@@ -164,25 +164,21 @@ impl Programs {
         )?;
         programs.write("Cargo.lock", &read(&root().join("Cargo.lock"))?)?;
         for package in metadata.libraries() {
-            let source = root().join(format!("xtask/size/{}.rs", package.name));
-            programs.add(
-                &package.name,
-                &dependencies(package, metadata),
-                &read(&source)?,
-            )?;
+            programs.add(&package.name, &dependencies(package, metadata))?;
         }
-        programs.add(EMPTY, "", "fn main() {}\n")?;
+        programs.add(EMPTY, "")?;
         Ok(programs)
     }
 
-    fn add(&self, name: &str, dependencies: &str, source: &str) -> Result<()> {
+    /// The program stays where it is, beside what it shares with others.
+    fn add(&self, name: &str, dependencies: &str) -> Result<()> {
         let program = program(name);
+        let source = root().join(format!("xtask/size/{name}.rs"));
         let manifest = format!(
             "[package]\nname = \"{program}\"\nversion = \"0.0.0\"\nedition = \"2024\"\npublish = false\n\n\
-             [dependencies]\n{dependencies}"
+             [[bin]]\nname = \"{program}\"\npath = {source:?}\n\n[dependencies]\n{dependencies}"
         );
-        self.write(&format!("{program}/Cargo.toml"), &manifest)?;
-        self.write(&format!("{program}/src/main.rs"), source)
+        self.write(&format!("{program}/Cargo.toml"), &manifest)
     }
 
     /// Writes a file if it is not there already, so that cargo sees what did not change.

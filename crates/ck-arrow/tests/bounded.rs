@@ -9,7 +9,7 @@
 
 mod common;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use arrow_array::types::{Int32Type, Int64Type};
 use arrow_array::{
@@ -20,18 +20,12 @@ use arrow_buffer::ScalarBuffer;
 use arrow_schema::{DataType, Field, UnionFields};
 use ck_arrow::{BlockLayout, Codec, EncodeOptions, Encoder, Verification};
 use ck_core::block_on;
-use common::counting::{Counting, live, peak_of};
 use common::generate::Rng;
 use common::{assert_same_rows, encode, open, open_mock};
+use testkit::heap::{CountingAllocator, alone, live, peak_of};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Tests that measure run one after the other.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
+static HEAP: CountingAllocator = CountingAllocator::new();
 
 const MIB: usize = 1 << 20;
 

@@ -9,7 +9,7 @@
 
 mod common;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use arrow_array::{
     ArrayRef, BinaryViewArray, DictionaryArray, FixedSizeListArray, Int32Array, Int64Array,
@@ -18,18 +18,12 @@ use arrow_array::{
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use ck_arrow::{EncodeOptions, Verification, compact, retained_bytes};
 use ck_core::block_on;
-use common::counting::{Counting, live_here as live};
 use common::generate::{Rng, batch};
 use common::{aligned, assert_same_rows, encode, open, types};
+use testkit::heap::{CountingAllocator, alone, live_here as live};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Tests that measure run one after the other.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
+static HEAP: CountingAllocator = CountingAllocator::new();
 
 /// What the structs around the buffers of a batch may take.
 const STRUCTS: usize = 16 << 10;

@@ -13,7 +13,7 @@ mod common;
 
 use std::future::ready;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use arrow_array::types::Int32Type;
 use arrow_array::{Array, ArrayRef, DictionaryArray, RecordBatch, StringViewArray};
@@ -24,18 +24,12 @@ use ck_arrow::{
     encode_ipc_stream,
 };
 use ck_core::{BoxFuture, EntryReader, Expiry, Result, block_on};
-use common::counting::{Counting, live_here as live};
 use common::generate::{Rng, batch};
 use common::{encode, open, open_mock, types};
+use testkit::heap::{CountingAllocator, alone, live_here as live};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Tests that measure run one after the other.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
+static HEAP: CountingAllocator = CountingAllocator::new();
 
 fn one_column(data_type: &DataType) -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("c", data_type.clone(), true)]))

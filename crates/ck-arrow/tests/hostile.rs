@@ -10,47 +10,24 @@
 
 mod common;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use arrow_array::{Array, RecordBatch};
 use arrow_ipc::CompressionType;
-use arrow_ipc::writer::{DictionaryHandling, FileWriter, IpcWriteOptions};
+use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use ck_arrow::{Codec, EncodeOptions, Verification};
 use ck_core::{ErrorKind, block_on};
-use common::counting::{Counting, peak_of};
 use common::generate::{Rng, batch};
+use common::hostile::{Cases, damage, most, mostly_at_the_end, two_columns, write_options};
 use common::{encode_table, open, types};
 use proptest::prelude::*;
+use testkit::heap::{CountingAllocator, alone, peak_of};
+use testkit::{catch, quietly};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Tests that measure run one after the other, with panics that do not reach the terminal: the reader
-/// may catch one of the Arrow decoder, and one that escapes fails the test.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn quietly<T>(work: impl FnOnce() -> T) -> T {
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let result = catch_unwind(AssertUnwindSafe(work));
-    std::panic::set_hook(hook);
-    result.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        panic!("{}", text.unwrap_or_else(|| "a panic".into()))
-    })
-}
-
-/// What a reader may allocate for a file of this many bytes.
-fn most(len: usize, is_lz4: bool) -> usize {
-    // A block of LZ4 has up to 8 MiB, and its reader keeps two of them.
-    len * 64 + (4 << 20) + if is_lz4 { 17 << 20 } else { 0 }
-}
+static HEAP: CountingAllocator = CountingAllocator::new();
 
 /// Reads everything there is; an error has to have the right kind, an array to be valid.
 fn read_hostile(bytes: &Bytes, verification: Verification) -> Result<usize, String> {
@@ -64,108 +41,41 @@ fn read_hostile(bytes: &Bytes, verification: Verification) -> Result<usize, Stri
         }
         Ok::<_, ck_core::Error>(batches)
     };
-    match catch_unwind(AssertUnwindSafe(read)) {
-        Ok(Ok(batches)) => {
-            for column in batches.iter().flat_map(RecordBatch::columns) {
-                let valid = catch_unwind(AssertUnwindSafe(|| column.to_data().validate_full()));
-                match valid {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => {
-                        return Err(format!(
-                            "an invalid array of {}: {error}",
-                            column.data_type()
-                        ));
-                    }
-                    Err(_) => {
-                        return Err(format!("an array of {} that panics", column.data_type()));
-                    }
-                }
-            }
-            Ok(batches.len())
+    let batches = match catch(read).map_err(|panic| format!("a panic: {panic}"))? {
+        Ok(batches) => batches,
+        Err(error) if [ErrorKind::Corrupt, ErrorKind::Unsupported].contains(&error.kind()) => {
+            return Ok(0);
         }
-        Ok(Err(error)) if [ErrorKind::Corrupt, ErrorKind::Unsupported].contains(&error.kind()) => {
-            Ok(0)
-        }
-        Ok(Err(error)) => Err(format!("an error of the wrong kind: {error:?}")),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            Err(format!(
-                "a panic: {text:?} {:?}",
-                panic.downcast_ref::<&str>()
-            ))
-        }
+        Err(error) => return Err(format!("an error of the wrong kind: {error:?}")),
+    };
+    for column in batches.iter().flat_map(RecordBatch::columns) {
+        let failure = match catch(|| column.to_data().validate_full()) {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => format!("is invalid: {error}"),
+            Err(panic) => format!("panics: {panic}"),
+        };
+        return Err(format!("an array of {} {failure}", column.data_type()));
     }
-}
-
-/// Damages some bytes the way an attacker would: at random, at words, with telling numbers.
-fn mutate(bytes: &mut Vec<u8>, from: usize, rng: &mut Rng) {
-    const WORDS: [u64; 14] = [
-        0,
-        1,
-        2,
-        7,
-        63,
-        255,
-        1 << 20,
-        i32::MAX as u64,
-        u32::MAX as u64,
-        1 << 40,
-        (1 << 40) + 1,
-        i64::MAX as u64,
-        u64::MAX,
-        1 << 63,
-    ];
-    for _ in 0..1 + rng.below(3) {
-        let span = bytes.len() - from;
-        if span < 16 {
-            return;
-        }
-        // Metadata is at the end; half of the damage goes there.
-        let at = from
-            + if rng.one_in(2) {
-                rng.below(span)
-            } else {
-                span - 1 - rng.below(span.min(700))
-            };
-        match rng.below(7) {
-            0 => bytes[at] ^= 1 << rng.below(8),
-            1 => bytes[at] = rng.next() as u8,
-            2 => bytes[at] = bytes[at].wrapping_add([1, 255, 4, 252][rng.below(4)]),
-            3 | 4 => {
-                let at = at - at % 4;
-                let word = WORDS[rng.below(WORDS.len())].to_le_bytes();
-                let len = [4, 8][rng.below(2)].min(bytes.len() - at);
-                bytes[at..at + len].copy_from_slice(&word[..len]);
-            }
-            5 => {
-                let (other, len) = (from + rng.below(span), 1 + rng.below(32));
-                let len = len.min(bytes.len() - at).min(bytes.len() - other);
-                bytes.copy_within(other..other + len, at);
-            }
-            _ if rng.one_in(8) => bytes.truncate(at),
-            _ => bytes[at] = 0,
-        }
-    }
-}
-
-fn two_columns(data_type: &DataType) -> SchemaRef {
-    Arc::new(Schema::new(vec![
-        Field::new("a", data_type.clone(), true),
-        Field::new("b", data_type.clone(), true),
-    ]))
+    Ok(batches.len())
 }
 
 /// A small bare Arrow file with two batches.
 fn file(data_type: &DataType, compression: Option<CompressionType>) -> Vec<u8> {
     let schema = two_columns(data_type);
     let whole = batch(&schema, 24, &mut Rng(1));
-    let options = IpcWriteOptions::default()
-        .try_with_compression(compression)
-        .unwrap();
-    let options = options.with_dictionary_handling(DictionaryHandling::Delta);
+    written(
+        &[whole.slice(0, 10), whole.slice(10, 14)],
+        write_options(compression),
+    )
+}
+
+/// A bare Arrow file as arrow-ipc writes it.
+fn written(batches: &[RecordBatch], options: IpcWriteOptions) -> Vec<u8> {
+    let schema = batches[0].schema();
     let mut writer = FileWriter::try_new_with_options(Vec::new(), &schema, options).unwrap();
-    writer.write(&whole.slice(0, 10)).unwrap();
-    writer.write(&whole.slice(10, 14)).unwrap();
+    for batch in batches {
+        writer.write(batch).unwrap();
+    }
     writer.finish().unwrap();
     writer.into_inner().unwrap()
 }
@@ -173,9 +83,8 @@ fn file(data_type: &DataType, compression: Option<CompressionType>) -> Vec<u8> {
 #[test]
 fn tens_of_thousands_of_damaged_files_give_a_table_or_a_typed_error() {
     let _alone = alone();
-    let failures = quietly(|| {
-        let mut failures = Vec::new();
-        let (mut cases, mut read) = (0, 0);
+    let mut cases = Cases::default();
+    quietly(|| {
         for (i, data_type) in types::all().iter().enumerate() {
             for compression in [
                 None,
@@ -187,44 +96,25 @@ fn tens_of_thousands_of_damaged_files_give_a_table_or_a_typed_error() {
                 for round in 0..90 {
                     let mut bytes = original.clone();
                     if round > 0 {
-                        mutate(&mut bytes, 0, &mut rng);
+                        damage(&mut bytes, 0, &mut rng, mostly_at_the_end);
                     }
                     let limit = most(bytes.len(), compression == Some(CompressionType::LZ4_FRAME));
                     let bytes = common::aligned(&bytes);
                     let (peak, result) = peak_of(|| read_hostile(&bytes, Verification::OnTouch));
                     let what = format!("{data_type}, {compression:?}, round {round}");
-                    match result {
-                        Err(failure) => failures.push(format!("{what}: {failure}")),
-                        Ok(batches) => {
-                            assert!(
-                                round > 0 || batches == 2,
-                                "{what}: the original is not read"
-                            );
-                            read += usize::from(batches > 0);
-                        }
-                    }
-                    if peak > limit {
-                        failures.push(format!(
-                            "{what}: {peak} bytes for a file of {}",
-                            bytes.len()
-                        ));
-                    }
-                    cases += 1;
+                    cases.note(&what, round == 0, result, peak, limit);
                 }
             }
         }
-        // Much damage is to values, and nothing guards those here.
-        assert!(
-            cases > 20_000 && read > cases / 10 && read < cases,
-            "{read} of {cases}"
-        );
-        failures
     });
+    cases.assert_none_failed();
+    // Much damage is to values, and nothing guards those here.
+    let Cases {
+        all, read, whole, ..
+    } = cases;
     assert!(
-        failures.is_empty(),
-        "{} failures:\n{}",
-        failures.len(),
-        failures[..failures.len().min(20)].join("\n")
+        all > 20_000 && whole > all / 10 && read < all,
+        "{read} of {all}, {whole} whole"
     );
 }
 
@@ -246,9 +136,8 @@ fn sealed_anew(bytes: &mut [u8], head: usize) {
 #[test]
 fn damaged_entries_that_were_sealed_anew_give_a_table_or_a_typed_error() {
     let _alone = alone();
-    let failures = quietly(|| {
-        let mut failures = Vec::new();
-        let mut read = 0;
+    let mut cases = Cases::default();
+    quietly(|| {
         for (i, data_type) in types::all().iter().enumerate() {
             for codec in [Codec::None, Codec::Lz4, Codec::Zstd(1)] {
                 let schema = two_columns(data_type);
@@ -269,7 +158,7 @@ fn damaged_entries_that_were_sealed_anew_give_a_table_or_a_typed_error() {
                     };
                     let len = bytes.len();
                     if round > 0 {
-                        mutate(&mut bytes, from, &mut rng);
+                        damage(&mut bytes, from, &mut rng, mostly_at_the_end);
                         bytes.resize(len, 0);
                     }
                     sealed_anew(&mut bytes, head);
@@ -281,31 +170,14 @@ fn damaged_entries_that_were_sealed_anew_give_a_table_or_a_typed_error() {
                     };
                     let (peak, result) = peak_of(|| read_hostile(&bytes, verification));
                     let what = format!("{data_type}, {codec:?}, round {round}");
-                    match result {
-                        Err(failure) => failures.push(format!("{what}: {failure}")),
-                        Ok(batches) => {
-                            assert!(
-                                round > 0 || batches == 2,
-                                "{what}: the original is not read"
-                            );
-                            read += usize::from(batches > 0);
-                        }
-                    }
-                    if peak > most(len, codec == Codec::Lz4) {
-                        failures.push(format!("{what}: {peak} bytes for an entry of {len}"));
-                    }
+                    let limit = most(len, codec == Codec::Lz4);
+                    cases.note(&what, round == 0, result, peak, limit);
                 }
             }
         }
-        assert!(read > 500, "{read}");
-        failures
     });
-    assert!(
-        failures.is_empty(),
-        "{} failures:\n{}",
-        failures.len(),
-        failures[..failures.len().min(20)].join("\n")
-    );
+    cases.assert_none_failed();
+    assert!(cases.read > 500, "{}", cases.read);
 }
 
 #[test]
@@ -352,7 +224,7 @@ fn units_that_overlap_or_lie_out_of_order_are_corrupt() {
             open(&bytes, Verification::OnTouch)
                 .and_then(|table| block_on(table.project(&[0, 2])?.read_all()))
         };
-        let result = catch_unwind(AssertUnwindSafe(read)).expect("no panic");
+        let result = read();
         assert_eq!(
             result.unwrap_err().kind(),
             ErrorKind::Corrupt,
@@ -375,14 +247,10 @@ fn huge_claims_of_plain_length_allocate_nothing_to_speak_of() {
     let column = arrow_select::concat::concat(&views).unwrap();
     let batch = RecordBatch::try_from_iter([("v", column)]).unwrap();
     for compression in [CompressionType::LZ4_FRAME, CompressionType::ZSTD] {
-        let options = IpcWriteOptions::default()
-            .try_with_compression(Some(compression))
-            .unwrap();
-        let mut writer =
-            FileWriter::try_new_with_options(Vec::new(), &batch.schema(), options).unwrap();
-        writer.write(&batch).unwrap();
-        writer.finish().unwrap();
-        let bytes = writer.into_inner().unwrap();
+        let bytes = written(
+            std::slice::from_ref(&batch),
+            write_options(Some(compression)),
+        );
         let layout = open(&common::aligned(&bytes), Verification::OnTouch)
             .unwrap()
             .layout();
@@ -423,13 +291,7 @@ fn buffers_that_share_their_bytes_are_corrupt_before_they_are_copied() {
     ));
     let whole = batch(&schema, 100, &mut Rng(1));
     for compression in [None, Some(CompressionType::ZSTD)] {
-        let options = IpcWriteOptions::default()
-            .try_with_compression(compression)
-            .unwrap();
-        let mut writer = FileWriter::try_new_with_options(Vec::new(), &schema, options).unwrap();
-        writer.write(&whole).unwrap();
-        writer.finish().unwrap();
-        let bytes = writer.into_inner().unwrap();
+        let bytes = written(std::slice::from_ref(&whole), write_options(compression));
         let block = open(&common::aligned(&bytes), Verification::OnTouch)
             .unwrap()
             .layout()

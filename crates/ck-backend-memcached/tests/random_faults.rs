@@ -11,9 +11,6 @@
 )]
 
 mod common;
-#[allow(dead_code, reason = "each binary uses its part")]
-#[path = "../../ck-arrow/tests/common/counting.rs"]
-mod counting;
 
 use std::time::{Duration, Instant};
 
@@ -21,10 +18,11 @@ use bytes::Bytes;
 use ck_backend_memcached::MemcachedBackend;
 use ck_core::{ErrorKind, Key, Outcome, Result, block_on};
 use common::{Random, get, open, pattern, put};
+use testkit::heap::{self, CountingAllocator};
 use testkit::{Action, Direction, Fault, Memcached, Proxy};
 
 #[global_allocator]
-static ALLOCATOR: counting::Counting = counting::Counting;
+static HEAP: CountingAllocator = CountingAllocator::new();
 
 const TIMEOUT: Duration = Duration::from_millis(150);
 /// What a busy machine may add to a deadline.
@@ -119,7 +117,7 @@ impl Bed {
         while still < 10 {
             std::thread::sleep(Duration::from_millis(5));
             let now = Left {
-                heap: counting::live(),
+                heap: heap::live(),
                 descriptors: count("/proc/self/fd"),
                 threads: count("/proc/self/task"),
             };

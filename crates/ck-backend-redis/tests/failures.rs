@@ -27,6 +27,12 @@ fn quick(server: &RedisServer) -> RedisBackendBuilder {
     RedisBackend::builder(server.url()).timeout(SHORT)
 }
 
+/// A store that cuts entries of more than 1 MiB into chunks of that.
+fn in_chunks(server: &RedisServer) -> RedisBackend {
+    let builder = RedisBackend::builder(server.url()).single_value_bytes(1 << 20);
+    builder.chunk_bytes(1 << 20).build().unwrap()
+}
+
 #[test]
 fn wrong_credentials_are_an_authentication_failure_that_names_the_remedy() {
     let server = RedisServer::start_with(&["--requirepass", "secret"]);
@@ -260,12 +266,7 @@ fn a_replaced_entry_is_never_mixed_with_its_successor() {
 #[test]
 fn an_entry_with_a_lost_chunk_is_a_miss() {
     let server = RedisServer::start();
-    let builder = RedisBackend::builder(server.url());
-    let store = builder
-        .single_value_bytes(1 << 20)
-        .chunk_bytes(1 << 20)
-        .build()
-        .unwrap();
+    let store = in_chunks(&server);
     let bytes = pattern(1, 5 << 20);
     stored(put(&store, &key(), &bytes));
     assert_eq!(get(&store, &key()).unwrap(), Some(bytes));
@@ -281,12 +282,7 @@ fn an_entry_with_a_lost_chunk_is_a_miss() {
 #[test]
 fn chunks_go_with_their_entry_and_orphans_are_pruned() {
     let server = RedisServer::start();
-    let builder = RedisBackend::builder(server.url());
-    let store = builder
-        .single_value_bytes(1 << 20)
-        .chunk_bytes(1 << 20)
-        .build()
-        .unwrap();
+    let store = in_chunks(&server);
     let gone = || assert!(wait_for(|| parts(&server).is_empty()));
     let large = pattern(1, 3 << 20);
     stored(put(&store, &key(), &large));

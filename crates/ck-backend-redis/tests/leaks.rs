@@ -7,23 +7,21 @@
 )]
 
 mod common;
-#[allow(dead_code, reason = "each binary uses its part")]
-#[path = "../../ck-arrow/tests/common/counting.rs"]
-mod counting;
 
 use std::time::{Duration, Instant};
 
 use common::network::{break_network, runs};
 use testkit::RedisServer;
+use testkit::heap::{CountingAllocator, live};
 
 #[global_allocator]
-static ALLOCATOR: counting::Counting = counting::Counting;
+static HEAP: CountingAllocator = CountingAllocator::new();
 
 /// Bytes that are allocated, open files, and threads.
 fn held() -> [usize; 3] {
     let count = |place: &str| std::fs::read_dir(place).unwrap().count();
     let files = count("/proc/self/fd");
-    [counting::live(), files, count("/proc/self/task")]
+    [live(), files, count("/proc/self/task")]
 }
 
 #[test]

@@ -8,10 +8,6 @@
     reason = "a test fails by panicking, and its numbers are small"
 )]
 
-#[allow(dead_code, reason = "what is allocated now is all that is asked")]
-#[path = "../../ck-arrow/tests/common/counting.rs"]
-mod counting;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +17,10 @@ use arrow_array::{
     StringArray, StringViewArray,
 };
 use ck_cache::{Cache, PutOptions, Table, open_store};
-use counting::{Counting, live};
+use testkit::heap::{CountingAllocator, alone, live};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static HEAP: CountingAllocator = CountingAllocator::new();
 
 /// Enough for what a tier sets up once to count for nothing.
 const ENTRIES: usize = 2000;
@@ -125,6 +121,7 @@ fn shapes() -> Vec<(&'static str, Make)> {
 
 #[test]
 fn what_is_charged_for_tables_is_what_is_allocated_within_a_tenth() {
+    let _alone = alone();
     let mut misfits = Vec::new();
     for ttl in [None, Some(Duration::from_secs(3600))] {
         let options = ttl.map_or(PutOptions::new(), |ttl| PutOptions::new().with_ttl(ttl));
@@ -155,6 +152,7 @@ fn what_is_charged_for_tables_is_what_is_allocated_within_a_tenth() {
 
 #[test]
 fn what_is_charged_for_tables_from_the_store_is_what_is_allocated_within_a_tenth() {
+    let _alone = alone();
     let mut misfits = Vec::new();
     let dir = tempfile::tempdir().unwrap();
     let url = format!("file:{}", dir.path().display());

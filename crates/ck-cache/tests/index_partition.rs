@@ -8,27 +8,21 @@
     reason = "a test fails by panicking, and its numbers are small"
 )]
 
-#[path = "../../ck-arrow/tests/common/counting.rs"]
-mod counting;
-
 #[path = "../../ck-codec/examples/index_partition/partition.rs"]
 mod partition;
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use ck_cache::blocking::Cache;
 use ck_cache::{L1Stats, Policy, PutOptions, open_store};
-use counting::{Counting, live, peak_of};
 use partition::{Partition, PartitionKey};
 use tempfile::TempDir;
+use testkit::heap::{CountingAllocator, alone, live, peak_of};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Measurements must not run side by side.
-static MEASURED: Mutex<()> = Mutex::new(());
+static HEAP: CountingAllocator = CountingAllocator::new();
 
 /// 64 MiB of codes and row ids.
 const ROWS: usize = (64 << 20) / 24;
@@ -92,7 +86,7 @@ fn lies_in(partition: &Partition, regions: &[Range<usize>]) -> bool {
 
 #[test]
 fn an_evicted_partition_comes_back_from_disk_without_a_copy() {
-    let _measured = MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let cache = open(&dir, 80 << 20);
     let first = Arc::new(Partition::sample(1, ROWS).unwrap());
@@ -139,7 +133,7 @@ fn an_evicted_partition_comes_back_from_disk_without_a_copy() {
 
 #[test]
 fn partitions_beyond_the_budget_are_all_held_when_they_are_mapped() {
-    let _measured = MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let writer = open(&dir, 0);
     for partition in 0..4 {
@@ -164,7 +158,7 @@ fn partitions_beyond_the_budget_are_all_held_when_they_are_mapped() {
 
 #[test]
 fn a_store_that_does_not_map_reads_a_partition_once() {
-    let _measured = MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let value = Partition::sample(1, ROWS).unwrap();
     let outcome = open(&dir, 0).put(&key(1), value, &PutOptions::new());

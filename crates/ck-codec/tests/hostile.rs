@@ -9,8 +9,6 @@
 mod common;
 
 use std::hash::Hasher;
-use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Mutex, PoisonError};
 
 use arrow_array::types::Int32Type;
 use arrow_array::{ArrayRef, RecordBatch};
@@ -18,24 +16,18 @@ use bytes::Bytes;
 use ck_arrow::Table;
 use ck_codec::{CacheCodec, Flm, Order, Sections, SectionsWriter, Tensor, bytestorage};
 use ck_core::{ErrorKind, Result};
-use common::counting::{Counting, peak_of};
 use common::{aligned, batch, loaded, placed, stored, tensor};
+use testkit::heap::{CountingAllocator, alone, peak_of};
+use testkit::quietly;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static HEAP: CountingAllocator = CountingAllocator::new();
 
 /// Runs tests that measure one after the other, with panics that do not reach the terminal: reading may
 /// catch one of the Arrow decoder, and one that escapes fails the test.
 fn measured(work: impl FnOnce()) {
-    static ONE_BY_ONE: Mutex<()> = Mutex::new(());
-    let _guard = ONE_BY_ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let hook = panic::take_hook();
-    panic::set_hook(Box::new(|_| {}));
-    let result = panic::catch_unwind(AssertUnwindSafe(work));
-    panic::set_hook(hook);
-    if let Err(payload) = result {
-        panic::resume_unwind(payload);
-    }
+    let _alone = alone();
+    quietly(work);
 }
 
 /// What a reader may take beyond a few times the bytes it is given.

@@ -9,21 +9,18 @@ mod common;
 
 use std::any::Any;
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arrow_array::types::Int64Type;
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow_schema::{DataType, TimeUnit};
 use ck_arrow::Table;
 use ck_codec::{CacheCodec, CacheCodecImpl, Flm, Order, Sections, SectionsWriter, Tensor};
-use common::counting::{Counting, live_here, peak_of};
 use common::{aligned, loaded, stored};
+use testkit::heap::{CountingAllocator, alone, live_here, peak_of};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Measurements must not run side by side.
-static MEASURED: Mutex<()> = Mutex::new(());
+static HEAP: CountingAllocator = CountingAllocator::new();
 
 /// What writing and reading may take, of values of 16 MiB: handles, metadata.
 const SMALL: usize = 128 << 10;
@@ -60,7 +57,7 @@ fn large_tensor() -> Tensor {
 
 #[test]
 fn values_are_written_from_where_they_lie() {
-    let _measured = MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let (table, tensor) = (large_table(), large_tensor());
     let check = |what: &str, write: &dyn Fn(&mut Counted)| {
         let mut sink = Counted(0);
@@ -90,7 +87,7 @@ fn values_are_written_from_where_they_lie() {
 
 #[test]
 fn values_are_read_where_they_lie() {
-    let _measured = MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let (table, tensor) = (stored(large_table()), stored(large_tensor()));
     let (peak, found) = peak_of(|| loaded::<Table>(&table).unwrap());
     assert!(peak < SMALL, "a table: {peak} bytes");
@@ -120,7 +117,7 @@ fn values_are_read_where_they_lie() {
 fn json_of_many_small_values_takes_the_document_and_no_tree() {
     use ck_codec::bytestorage;
 
-    let _measured = MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let text = format!("[{}[]]", "1,{\"a\":null},".repeat(1 << 20));
     let (peak, document) = peak_of(|| bytestorage::from_json(text.as_bytes()).unwrap());
     // Vectors double as they grow: the document, and the lengths of its maps.
@@ -150,7 +147,7 @@ fn says_what_it_holds(what: &str, make: impl FnOnce() -> Tensor) {
 
 #[test]
 fn tensors_say_what_they_hold() {
-    let _alone = MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     for len in [1_usize, 10, 1000, 1 << 20] {
         let make = || {
             let values = vec![7_i64; len];

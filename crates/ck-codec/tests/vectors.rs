@@ -22,22 +22,10 @@ use ck_codec::{Flm, Order, Tensor};
 use ck_core::{ErrorKind, MemoryEntry, block_on};
 use serde_json::{Value, json};
 
-/// The vectors beside this file, and those where they come from; on a CI server they have to be there.
+/// The few vectors beside this file, and all of them where they exist.
 fn vector_sets() -> Vec<PathBuf> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let all = here.canonicalize().unwrap().join("../../../shared/vectors");
-    let mut sets = vec![here.join("tests/vectors")];
-    if all.join("manifest.json").exists() {
-        sets.push(all);
-    } else {
-        assert!(
-            std::env::var_os("CI").is_none()
-                || std::env::var_os("CK_VECTORS").is_some_and(|which| which == "fixtures"),
-            "the vectors are missing: {}",
-            all.display()
-        );
-    }
-    sets
+    let few = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
+    [few].into_iter().chain(testkit::vectors()).collect()
 }
 
 /// The payloads of a directory, with what the manifest says of each.

@@ -1,16 +1,13 @@
 //! Guards against stored bytes that make a reader allocate more than they are: every allocation is
 //! counted.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(
-    unsafe_code,
-    reason = "a counting allocator implements an unsafe trait"
-)]
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 
 use bytes::Bytes;
 use ck_frame::{Envelope, FrameError, Header, MAX_HEADER_LEN, Probe, probe, read};
+use testkit::heap::{CountingAllocator, peak_here_of as peak_of};
+
+#[global_allocator]
+static HEAP: CountingAllocator = CountingAllocator::new();
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -155,56 +152,8 @@ fn the_worst_header_within_the_limit_is_parsed_in_bounded_memory() {
     }
 }
 
-#[test]
-fn the_counter_counts() {
-    let (peak, _) = peak_of(|| (vec![0_u8; MIB], vec![0_u8; 2 * MIB]));
-    assert!((3 * MIB..3 * MIB + KIB).contains(&peak), "{peak}");
-    let (peak, ()) = peak_of(|| (0..3).for_each(|_| drop(std::hint::black_box(vec![0_u8; MIB]))));
-    assert!((MIB..MIB + KIB).contains(&peak), "{peak}");
-}
-
 fn legacy(data: &str, metadata: &str) -> Bytes {
     Bytes::from(format!(
         r#"{{"data": "{data}", "metadata": {metadata}, "serializer": "a"}}"#
     ))
-}
-
-/// The most bytes this thread had allocated at one time during `work`, beyond what it had before.
-fn peak_of<T>(work: impl FnOnce() -> T) -> (usize, T) {
-    let before = LIVE.get();
-    PEAK.set(before);
-    let result = work();
-    (usize::try_from(PEAK.get() - before).unwrap(), result)
-}
-
-thread_local! {
-    static LIVE: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(change: isize) {
-    let live = LIVE.get() + change;
-    LIVE.set(live);
-    PEAK.set(PEAK.get().max(live));
-}
-
-struct Counting;
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-// SAFETY: every call is passed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size().cast_signed());
-        // SAFETY: the caller upholds the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        count(-layout.size().cast_signed());
-        // SAFETY: the caller upholds the contract of `dealloc`; `memory` came from the system's
-        // allocator.
-        unsafe { System.dealloc(memory, layout) }
-    }
 }

@@ -75,7 +75,7 @@ fn legacy_envelopes_are_decoded() {
 
 #[test]
 fn the_copied_vectors_are_those_of_the_collection() {
-    let Some(collection) = collection() else {
+    let Some(collection) = testkit::vectors() else {
         return;
     };
     let mut compared = 0;
@@ -95,7 +95,7 @@ fn the_copied_vectors_are_those_of_the_collection() {
 
 #[test]
 fn every_frame_of_the_collection_holds_what_its_manifest_says() {
-    let Some(collection) = collection() else {
+    let Some(collection) = testkit::vectors() else {
         return;
     };
     let mut frames = 0;
@@ -120,7 +120,7 @@ fn every_frame_of_the_collection_holds_what_its_manifest_says() {
 
 #[test]
 fn every_legacy_envelope_of_the_collection_decodes_as_a_naive_decoder_does() {
-    let Some(collection) = collection() else {
+    let Some(collection) = testkit::vectors() else {
         return;
     };
     let vectors = manifest(&collection, "manifest-legacy.json");
@@ -154,7 +154,7 @@ fn every_legacy_envelope_of_the_collection_decodes_as_a_naive_decoder_does() {
 
 #[test]
 fn every_malformed_vector_of_the_collection_has_its_typed_error() {
-    let Some(collection) = collection() else {
+    let Some(collection) = testkit::vectors() else {
         return;
     };
     let vectors = manifest(&collection, "manifest.json");
@@ -172,7 +172,7 @@ fn every_malformed_vector_of_the_collection_has_its_typed_error() {
 
 #[test]
 fn a_flipped_bit_behind_the_header_changes_the_payload_and_nothing_else() {
-    let Some(collection) = collection() else {
+    let Some(collection) = testkit::vectors() else {
         return;
     };
     let original = load(&collection.join("frames/strings.zstd.ck"));
@@ -311,20 +311,6 @@ fn naive_base64(text: &str) -> Vec<u8> {
 
 fn copies() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors")
-}
-
-/// The full collection, which lies beside the repository and not in it.
-fn collection() -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors");
-    let found = folder.join("manifest.json").is_file();
-    assert!(
-        found
-            || std::env::var_os("CI").is_none()
-            || std::env::var_os("CK_VECTORS").is_some_and(|which| which == "fixtures"),
-        "CI must provide {}",
-        folder.display()
-    );
-    found.then_some(folder)
 }
 
 fn manifest(collection: &Path, name: &str) -> Vec<Value> {

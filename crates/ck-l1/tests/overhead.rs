@@ -2,37 +2,16 @@
 //! large ones: the constants in `weigh.rs` are what moka 0.12 really needs for an entry.
 //!
 //! One test, alone in its binary: the allocator counts for all threads.
-#![allow(unsafe_code, reason = "a global allocator cannot be written without")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use ck_core::Key;
 use ck_l1::{Insertion, L1, Policy, Weigh, Weight};
+use testkit::heap::{CountingAllocator, live};
 
 #[global_allocator]
-static HEAP: Counting = Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-
-struct Counting;
-
-// SAFETY: every call goes to `System` unchanged; counting touches no memory of the caller.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        NOW.fetch_add(layout.size(), Relaxed);
-        // SAFETY: the caller's obligations are those of `System`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller's obligations are those of `System`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
+static HEAP: CountingAllocator = CountingAllocator::new();
 
 struct Blob(Vec<u8>);
 
@@ -44,22 +23,22 @@ impl Weigh for Blob {
 
 /// Charged bytes, as a share of those allocated, after this many inserts of empty or larger values.
 fn share(l1: &L1<Blob>, inserts: usize, value_bytes: usize, ttl: Option<Duration>) -> f64 {
-    let before = NOW.load(Relaxed);
+    let before = live();
     for n in 0..inserts {
         let key = Key::new(format!("{n:0width$}", width = 8 + n % 57));
         let value = Arc::new(Blob(Vec::with_capacity(value_bytes)));
         assert_eq!(l1.insert(key, value, ttl), Insertion::Stored);
     }
     l1.settle();
-    let allocated = NOW.load(Relaxed) - before;
+    let allocated = live() - before;
     l1.stats().bytes as f64 / allocated as f64
 }
 
 #[test]
 fn what_is_charged_is_what_is_allocated_within_a_tenth() {
-    let before = NOW.load(Relaxed);
+    let before = live();
     let empty = L1::<Blob>::builder(1 << 40).build();
-    let empty_bytes = NOW.load(Relaxed) - before;
+    let empty_bytes = live() - before;
     assert!(empty_bytes < 50_000, "{empty_bytes}");
     drop(empty);
 

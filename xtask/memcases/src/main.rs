@@ -6,7 +6,6 @@
 #![allow(clippy::print_stdout, reason = "a command prints its results")]
 
 mod cases;
-mod heap;
 mod probe;
 mod rss;
 mod tables;
@@ -15,8 +14,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::json;
+use testkit::heap::CountingAllocator;
 
 use crate::cases::{CASES, Setting};
+
+/// Counts as the resident size does, which the cases measure beside it.
+#[global_allocator]
+static HEAP: CountingAllocator = CountingAllocator::in_place();
 
 type Error = Box<dyn std::error::Error>;
 type Result<T, E = Error> = std::result::Result<T, E>;

@@ -4,9 +4,10 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use testkit::heap;
 
+use crate::Result;
 use crate::rss::{self, Resident, Status};
-use crate::{Result, heap};
 
 /// What a case reports: byte peaks, and whatever else it measured, by name.
 pub(crate) type Metrics = Map<String, Value>;
@@ -40,7 +41,7 @@ impl Probe {
         let before = status.read().ok_or("no status of this process")?;
         sampler.thread().unpark();
         Ok(Self {
-            heap: heap::now(),
+            heap: heap::live(),
             before,
             status,
             done,

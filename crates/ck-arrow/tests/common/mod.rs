@@ -2,8 +2,8 @@
 //! comparison of tables.
 #![allow(dead_code, reason = "each scenario file uses a part of it")]
 
-pub(crate) mod counting;
 pub(crate) mod generate;
+pub(crate) mod hostile;
 pub(crate) mod types;
 
 use std::future::ready;

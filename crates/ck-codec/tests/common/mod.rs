@@ -1,9 +1,6 @@
 //! What the scenario files share.
 #![allow(dead_code, reason = "each scenario file uses a part of it")]
 
-#[path = "../../../ck-arrow/tests/common/counting.rs"]
-pub(crate) mod counting;
-
 use std::any::Any;
 use std::sync::Arc;
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use ck_cache::blocking::Cache;
 use ck_cache::{LoadOptions, PutOptions, Table};
+use testkit::heap;
 
 use super::{Setting, TABLE, ZSTD};
 use crate::probe::{Metrics, Probe};
 use crate::rss::{Resident, Status};
-use crate::{Result, heap, tables};
+use crate::{Result, tables};
 
 const MIB: u64 = 1 << 20;
 

@@ -5,13 +5,14 @@ use arrow_array::RecordBatch;
 use ck_cache::blocking::{Cache, CachedTable};
 use ck_cache::{Compression, PutOptions, Table};
 use serde_json::Value;
+use testkit::heap;
 use testkit::{Memcached, Proxy, RedisServer};
 
 use super::read::checksum;
 use super::{Setting, TABLE};
+use crate::Result;
 use crate::probe::{Metrics, Probe};
 use crate::tables::{self, Make};
-use crate::{Result, heap};
 
 /// A kind of store.
 #[derive(Clone, Copy)]

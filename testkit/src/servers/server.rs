@@ -5,8 +5,8 @@ use std::path::Path;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::ports;
-use crate::process::{Process, read_log};
+use super::ports;
+use super::process::{Process, read_log};
 
 /// A server program on a free port, with a directory of its own. It ends when this is dropped.
 pub struct Server {

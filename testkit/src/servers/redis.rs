@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
-use crate::ports;
-use crate::resp::{self, Reply};
-use crate::server::{Program, Server};
+use super::ports;
+use super::resp::{self, Reply};
+use super::server::{Program, Server};
 
 /// A `redis-server` on a free port and on a socket file, without persistence.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::RedisServer;
-use crate::ports;
+use super::ports;
+use super::redis::RedisServer;
 
 /// Redis servers that share the 16384 slots.
 #[derive(Debug)]

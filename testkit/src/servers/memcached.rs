@@ -3,7 +3,7 @@ use std::net::TcpStream;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use crate::server::{Program, Server};
+use super::server::{Program, Server};
 
 /// A `memcached` on a free port.
 #[derive(Debug)]
