@@ -22,7 +22,7 @@ use crate::store::Store;
 pub(crate) const PREFIX: usize = 64 << 10;
 
 /// The most bytes that are asked for at a time. The server answers nobody else while it copies them.
-const PIECE: u64 = 64 << 10;
+const PIECE: u64 = 48 << 10;
 
 /// The most ranges in one question.
 const RANGES: usize = 256;
@@ -249,7 +249,7 @@ impl Place {
             })?));
         }
         let mut questions = self.questions(&ranges).into_iter();
-        let (mut asked, mut pace) = (VecDeque::new(), Pace::new(PIECE, 3));
+        let (mut asked, mut pace) = (VecDeque::new(), Pace::new(PIECE, 2));
         loop {
             while asked.len() < pace.most()
                 && let Some(question) = questions.next()

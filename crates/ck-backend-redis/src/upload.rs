@@ -15,7 +15,7 @@ use crate::store::Store;
 use crate::stream::{Stream, broken};
 
 /// Bytes between two questions.
-const STRIDE: u64 = 16 << 10;
+const STRIDE: u64 = 24 << 10;
 
 /// The most bytes of another value that are asked for at a time.
 const PIECE: u64 = 32 << 10;
@@ -101,7 +101,7 @@ impl Upload {
             left: len,
             until_question: 0,
             asked: VecDeque::new(),
-            pace: Pace::new(STRIDE, 2),
+            pace: Pace::new(STRIDE, 1),
         })
     }
 
