@@ -147,6 +147,37 @@ fn lz4_frame(plain: &[u8], out: &mut [u8]) -> Result<usize> {
     Ok(end + LZ4_END.len())
 }
 
+/// Decompresses the blocks that follow [`LZ4_HEAD`] into `plain`; how many bytes they have.
+///
+/// They come out where they belong. The decoder for streams takes two blocks of memory first, 8 MiB for
+/// every buffer, however small it is.
+fn lz4_blocks(mut blocks: &[u8], plain: &mut [u8]) -> Result<usize> {
+    let cut_off = || damaged("a compressed buffer ends within a block");
+    let mut end = 0;
+    loop {
+        let (head, rest) = blocks.split_first_chunk().ok_or_else(cut_off)?;
+        let word = u32::from_le_bytes(*head);
+        if word == 0 && rest.is_empty() {
+            return Ok(end);
+        }
+        let len = usize::try_from(word & !LZ4_PLAIN).unwrap_or(usize::MAX);
+        let (block, rest) = rest.split_at_checked(len).ok_or_else(cut_off)?;
+        let room = plain.len() - end;
+        let out = &mut plain[end..][..room.min(LZ4_BLOCK)];
+        end += if word & LZ4_PLAIN == 0 {
+            let written = lz4_flex::block::decompress_into(block, out);
+            written.map_err(|error| damaged_frame(std::io::Error::other(error)))?
+        } else {
+            let out = out.get_mut(..len);
+            let out =
+                out.ok_or_else(|| damaged("a compressed buffer holds more than it claims"))?;
+            out.copy_from_slice(block);
+            len
+        };
+        blocks = rest;
+    }
+}
+
 impl std::fmt::Debug for Compressor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Compressor({:?})", self.codec)
@@ -212,11 +243,14 @@ impl Decompressor {
             Some(zstd) => zstd
                 .decompress_to_buffer(compressed, plain)
                 .map_err(damaged_frame)?,
-            None => {
-                let mut decoder = FrameDecoder::new(compressed);
-                decoder.read_exact(plain).map_err(damaged_frame)?;
-                plain.len() + decoder.read(&mut [0]).map_err(damaged_frame)?
-            }
+            None => match compressed.strip_prefix(&LZ4_HEAD) {
+                Some(blocks) => lz4_blocks(blocks, plain)?,
+                None => {
+                    let mut decoder = FrameDecoder::new(compressed);
+                    decoder.read_exact(plain).map_err(damaged_frame)?;
+                    plain.len() + decoder.read(&mut [0]).map_err(damaged_frame)?
+                }
+            },
         };
         if written == plain.len() {
             return Ok(());
@@ -340,6 +374,42 @@ mod tests {
             assert_eq!(round_trip(codec, &plain).0, PREFIX + plain.len());
             assert!(round_trip(codec, &vec![3; SAMPLED]).0 < SAMPLED / 50);
         }
+    }
+
+    #[test]
+    fn a_frame_that_is_cut_off_or_goes_on_is_refused() {
+        let plain = [vec![1; LZ4_BLOCK], noise(1000)].concat();
+        let mut frame = vec![0; lz4_frame_bound(plain.len())];
+        let len = lz4_frame(&plain, &mut frame).unwrap();
+        frame.truncate(len);
+        let mut decompressor = Decompressor::new(CompressionType::LZ4_FRAME).unwrap();
+        let mut out = vec![0; plain.len()];
+        decompressor.decompress_into(&frame, &mut out).unwrap();
+        assert_eq!(out, plain);
+        for cut in (0..20).chain((frame.len() - 1010..frame.len()).step_by(100)) {
+            assert!(
+                decompressor
+                    .decompress_into(&frame[..cut], &mut out)
+                    .is_err(),
+                "{cut}"
+            );
+        }
+        for more in [&[0][..], &LZ4_END, &LZ4_HEAD] {
+            let longer = [&frame, more].concat();
+            assert!(decompressor.decompress_into(&longer, &mut out).is_err());
+        }
+    }
+
+    #[test]
+    fn a_frame_with_other_settings_is_read_too() {
+        let plain = [vec![1; 100_000], noise(100_000)].concat();
+        let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+        std::io::Write::write_all(&mut encoder, &plain).unwrap();
+        let frame = encoder.finish().unwrap();
+        let mut out = vec![0; plain.len()];
+        let mut decompressor = Decompressor::new(CompressionType::LZ4_FRAME).unwrap();
+        decompressor.decompress_into(&frame, &mut out).unwrap();
+        assert_eq!(out, plain);
     }
 
     #[test]

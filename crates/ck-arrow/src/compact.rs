@@ -4,16 +4,15 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{ArrowDictionaryKeyType, ByteViewType};
 use arrow_array::{
-    Array, ArrayRef, BooleanArray, DictionaryArray, GenericByteViewArray, RecordBatch,
-    RecordBatchOptions, downcast_dictionary_array, make_array,
+    Array, ArrayRef, DictionaryArray, GenericByteViewArray, RecordBatch, RecordBatchOptions,
+    downcast_dictionary_array,
 };
 use arrow_buffer::{ArrowNativeType, BooleanBuffer};
-use arrow_data::transform::MutableArrayData;
 use arrow_schema::{ArrowError, DataType};
-use arrow_select::filter::filter;
 use ck_core::{Error, ErrorKind, Result};
 
 use crate::footprint::{buffer_bytes, retained_bytes};
+use crate::gather::gather;
 use crate::measure::encoded_bytes;
 use crate::nested::{Own, any_type, map_children};
 use crate::tidy::can_hold_garbage;
@@ -167,7 +166,11 @@ impl Dictionaries {
             let all = used.count_set_bits() == values.len();
             let left = match all {
                 true => values,
-                false => filter(&values, &BooleanArray::new(used, None))?,
+                false => gather(
+                    &[&*values],
+                    used.count_set_bits(),
+                    used.set_slices().map(|(from, to)| (0, from..to)),
+                )?,
             };
             // Views and dictionaries among the values still hold what the others showed.
             let values = if all || has_dictionary(&left) || can_hold_garbage(left.data_type()) {
@@ -286,10 +289,7 @@ fn copied_views<T: ByteViewType>(array: &GenericByteViewArray<T>) -> Result<Arra
 }
 
 fn flat_copy(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
-    let data = array.to_data();
-    let mut copy = MutableArrayData::new(vec![&data], false, data.len());
-    copy.try_extend(0, 0, data.len())?;
-    Ok(make_array(copy.freeze()))
+    gather(&[&**array], array.len(), [(0, 0..array.len())])
 }
 
 #[cfg(test)]

@@ -3,8 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef};
-use arrow_select::concat::concat;
+use arrow_schema::{DataType, Field, Fields, SchemaRef};
 use bytes::Bytes;
 use ck_core::{EntryReader, Error, ErrorKind, Result, offload};
 use ck_frame::Header;
@@ -14,6 +13,7 @@ use crate::extent::extents;
 use crate::fetch::{Fetched, Run, runs_of_buffers, runs_of_units};
 use crate::footer::{Footer, TRAILER_LEN, footer_len};
 use crate::footprint::Backing;
+use crate::gather::concat;
 use crate::hash::{Hashes, xxh3};
 use crate::head::Seal;
 use crate::index::{Block, Index};
@@ -157,11 +157,12 @@ impl Content {
         }
     }
 
-    /// The columns `wanted` of a batch.
+    /// The columns `wanted` of a batch, whose schema is given.
     pub(crate) async fn batch(
         self: &Arc<Self>,
         place: usize,
         wanted: &[usize],
+        schema: &SchemaRef,
     ) -> Result<RecordBatch> {
         let block = &self.index.batches[place];
         let fields = self.schema.fields();
@@ -176,7 +177,7 @@ impl Content {
         let number = self.index.dictionaries.len() + place;
         let columns = self.columns(number, fetched, fields.clone(), wanted, dictionaries);
         let columns = columns.await.map_err(named)?;
-        self.assemble(place, wanted, columns, block.rows)
+        assemble(place, schema, columns, block.rows)
     }
 
     /// The columns `wanted` of the first rows of `rows`, a range within a batch that starts at a multiple of
@@ -185,6 +186,7 @@ impl Content {
         self: &Arc<Self>,
         place: usize,
         wanted: &[usize],
+        schema: &SchemaRef,
         rows: Range<u64>,
         bytes: u64,
     ) -> Result<Option<RecordBatch>> {
@@ -241,37 +243,7 @@ impl Content {
             let arrays = arrays(field, &message, &data, &dictionaries, true);
             columns.extend(arrays.map_err(|error| error.with("batch", place))?);
         }
-        self.assemble(place, wanted, columns, count).map(Some)
-    }
-
-    fn assemble(
-        &self,
-        place: usize,
-        wanted: &[usize],
-        columns: Vec<ArrayRef>,
-        rows: u64,
-    ) -> Result<RecordBatch> {
-        let rows = usize::try_from(rows)
-            .map_err(|_| damaged("a batch has more rows than memory can count"))?;
-        let fields = self.schema.fields();
-        let schema = if wanted.iter().copied().eq(0..fields.len()) {
-            Arc::clone(&self.schema)
-        } else {
-            let fields: Fields = wanted
-                .iter()
-                .map(|column| Arc::clone(&fields[*column]))
-                .collect();
-            Arc::new(Schema::new_with_metadata(
-                fields,
-                self.schema.metadata().clone(),
-            ))
-        };
-        let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        RecordBatch::try_new_with_options(schema, columns, &options).map_err(|error| {
-            damaged("a batch does not fit its schema")
-                .with("batch", place)
-                .with_source(error)
-        })
+        assemble(place, schema, columns, count).map(Some)
     }
 
     /// The message of a block: from the index, or from its place.
@@ -475,7 +447,6 @@ impl Content {
             let columns = self.columns(place, fetched, fields, &[0], inner.clone());
             pieces.extend(columns.await.map_err(named)?);
         }
-        let pieces: Vec<&dyn arrow_array::Array> = pieces.iter().map(|piece| &**piece).collect();
         match pieces.as_slice() {
             [] => Ok(None),
             pieces => concat(pieces).map(Some).map_err(|error| {
@@ -483,6 +454,22 @@ impl Content {
             }),
         }
     }
+}
+
+fn assemble(
+    place: usize,
+    schema: &SchemaRef,
+    columns: Vec<ArrayRef>,
+    rows: u64,
+) -> Result<RecordBatch> {
+    let rows = usize::try_from(rows)
+        .map_err(|_| damaged("a batch has more rows than memory can count"))?;
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(|error| {
+        damaged("a batch does not fit its schema")
+            .with("batch", place)
+            .with_source(error)
+    })
 }
 
 /// The dictionaries inside a field, inner ones first, each with the type of its values.

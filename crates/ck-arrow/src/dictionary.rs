@@ -4,14 +4,13 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 use arrow_array::types::ArrowDictionaryKeyType;
 use arrow_array::{
-    Array, ArrayRef, DictionaryArray, PrimitiveArray, UInt64Array, downcast_dictionary_array,
+    Array, ArrayRef, DictionaryArray, PrimitiveArray, downcast_dictionary_array,
     downcast_primitive_array,
 };
 use arrow_buffer::{ArrowNativeType, ToByteSlice};
 use arrow_schema::{ArrowError, DataType, Schema};
-use arrow_select::concat::concat;
-use arrow_select::take::take;
 
+use crate::gather::{concat, gather};
 use crate::nested::{Own, any_type, map_children};
 use crate::spare::Spare;
 use crate::tidy::without_garbage;
@@ -168,7 +167,7 @@ impl State {
         let known = self.values.len();
         let Some(incoming) = keys_of(values) else {
             // Values that cannot be looked up are appended as a whole.
-            self.values = concat(&[self.values.as_ref(), values.as_ref()])?;
+            self.values = concat(&[Arc::clone(&self.values), Arc::clone(values)])?;
             return Ok(Some((known..known + values.len()).collect()));
         };
         let places = self.places.get_or_insert_with(|| {
@@ -183,16 +182,15 @@ impl State {
         let mut moves = Vec::with_capacity(values.len());
         for (i, key) in incoming.into_iter().enumerate() {
             moves.push(*places.entry(key).or_insert_with(|| {
-                fresh.push(i as u64);
+                fresh.push((1, i..i + 1));
                 known + fresh.len() - 1
             }));
         }
         if !fresh.is_empty() {
-            let fresh = take(values, &UInt64Array::from(fresh), None)?;
-            self.values = without_garbage(
-                &concat(&[self.values.as_ref(), fresh.as_ref()])?,
-                &Spare::default(),
-            )?;
+            let rows = known + fresh.len();
+            let runs = [(0, 0..known)].into_iter().chain(fresh);
+            let longer = gather(&[&*self.values, &**values], rows, runs)?;
+            self.values = without_garbage(&longer, &Spare::default())?;
         }
         Ok(Some(moves.into()))
     }

@@ -168,32 +168,22 @@ impl Block {
         if end.is_none_or(|end| end > file_len) {
             return Err(invalid("a block reaches beyond the file"));
         }
-        let (unit_count, inline_len) = (cursor.u32()?, cursor.u32()? as usize);
-        let mut units = Vec::with_capacity((unit_count as usize).min(cursor.rest.len() / UNIT_LEN));
+        let (unit_count, inline_len) = (cursor.u32()? as usize, cursor.u32()? as usize);
+        // The count is a claim: it is proved by the bytes there are before it sizes anything.
+        let encoded = cursor.slice(unit_count.saturating_mul(UNIT_LEN))?;
+        let mut units = Vec::with_capacity(unit_count);
         let (mut seen, mut reached) = (0_usize, 0);
-        for _ in 0..unit_count {
-            let columns = cursor.u32()?;
-            let span = Span {
-                offset: cursor.u64()?,
-                len: cursor.u64()?,
-            };
-            if span
-                .offset
-                .checked_add(span.len)
-                .is_none_or(|end| end > body_len)
-            {
-                return Err(invalid("a unit reaches beyond its block"));
-            }
-            if span.offset < reached {
+        for encoded in encoded.as_chunks::<UNIT_LEN>().0 {
+            let unit = Unit::decode(encoded)?;
+            let end = unit.span.offset.checked_add(unit.span.len);
+            let end = end.filter(|end| *end <= body_len);
+            let end = end.ok_or_else(|| invalid("a unit reaches beyond its block"))?;
+            if unit.span.offset < reached {
                 return Err(invalid("the units of a block overlap or are out of order"));
             }
-            reached = span.end();
-            seen = seen.saturating_add(columns as usize);
-            units.push(Unit {
-                columns,
-                span,
-                hash: cursor.u64()?,
-            });
+            reached = end;
+            seen = seen.saturating_add(unit.columns as usize);
+            units.push(unit);
         }
         let wanted = if dictionary.is_some() { 1 } else { columns };
         if seen != wanted {
@@ -209,6 +199,21 @@ impl Block {
             dictionary,
             units,
             inline,
+        })
+    }
+}
+
+impl Unit {
+    fn decode(bytes: &[u8; UNIT_LEN]) -> Result<Self> {
+        // Of known length: none of the checks is left in the loop over units.
+        let mut cursor = Cursor { rest: bytes };
+        Ok(Self {
+            columns: cursor.u32()?,
+            span: Span {
+                offset: cursor.u64()?,
+                len: cursor.u64()?,
+            },
+            hash: cursor.u64()?,
         })
     }
 }

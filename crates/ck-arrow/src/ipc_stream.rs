@@ -3,12 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_ipc::convert::try_fb_to_schema;
 use arrow_ipc::writer::StreamEncoder;
 use arrow_ipc::{Endianness, MessageHeader};
 use arrow_schema::{ArrowError, Fields, SchemaRef};
-use arrow_select::concat::concat;
 use bytes::Bytes;
 use ck_core::{Error, ErrorKind, Result};
 
@@ -16,6 +15,7 @@ use crate::codec::bytes_of;
 use crate::decode::{Dictionaries, Part};
 use crate::extent::extents;
 use crate::footprint::Backing;
+use crate::gather::concat;
 use crate::message::{Message, Span, damaged};
 use crate::output::dictionary_fields;
 use crate::spare::Spare;
@@ -115,7 +115,7 @@ pub fn decode_ipc_stream(data: &Bytes) -> Result<Table> {
             .pop_front()
             .ok_or_else(|| damaged("a dictionary has no values").with("dictionary", head.id))?;
         let array = match dictionaries.get(&head.id).filter(|_| head.is_delta) {
-            Some(before) => concat(&[&**before, &*found as &dyn Array]).map_err(|error| {
+            Some(before) => concat(&[Arc::clone(before), found]).map_err(|error| {
                 damaged("the parts of a dictionary do not fit together").with_source(error)
             })?,
             None => found,

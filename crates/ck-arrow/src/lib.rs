@@ -21,6 +21,8 @@ mod options;
 mod codec;
 mod dictionary;
 mod encode;
+mod gather;
+
 mod measure;
 mod nested;
 mod output;

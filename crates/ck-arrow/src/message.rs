@@ -159,7 +159,9 @@ impl Message {
     pub(crate) fn flatbuffer(&self, body_len: u64) -> Vec<u8> {
         // Counts and positions were u64 or usize of real memory: they fit i64.
         let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        let mut fbb = FlatBufferBuilder::new();
+        // It would grow by doubling; besides the lists there are some tables.
+        let listed = (self.nodes.len() + self.buffers.len()) * 16 + self.variadic.len() * 8;
+        let mut fbb = FlatBufferBuilder::with_capacity(listed + 256);
         let compression = self.compression.map(|codec| {
             let mut builder = BodyCompressionBuilder::new(&mut fbb);
             builder.add_method(BodyCompressionMethod::BUFFER);

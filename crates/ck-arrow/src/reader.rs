@@ -230,7 +230,7 @@ impl TableReader {
     /// written, and what the entry's own reads give.
     pub async fn batch(&self, place: usize) -> Result<RecordBatch> {
         let at = self.place(place)?;
-        let batch = self.content.batch(at, &self.columns).await?;
+        let batch = self.content.batch(at, &self.columns, &self.schema).await?;
         let (start, end) = (self.starts[at], self.starts[at + 1]);
         let (first, last) = (self.rows.start.max(start), self.rows.end.min(end));
         if (first, last) == (start, end) {
@@ -358,7 +358,9 @@ impl TableReader {
         // Parts start at a multiple of eight rows, so some rows may come before.
         let ahead = (row - start) % STEP;
         let rows = row - start - ahead..end - start;
-        let window = self.content.window(at, &self.columns, rows, bytes);
+        let window = self
+            .content
+            .window(at, &self.columns, &self.schema, rows, bytes);
         let Some(part) = window.await? else {
             return Ok((self.batch(place).await?, end));
         };
@@ -382,7 +384,8 @@ impl TableReader {
         }
         let columns: Vec<usize> = (0..self.content.schema.fields().len()).collect();
         for place in 0..self.content.index.batches.len() {
-            drop(self.content.batch(place, &columns).await?);
+            let schema = &self.content.schema;
+            drop(self.content.batch(place, &columns, schema).await?);
         }
         Ok(())
     }

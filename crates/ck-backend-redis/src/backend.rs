@@ -17,7 +17,7 @@ use crate::name;
 use crate::read::Entry;
 use crate::store::Store;
 use crate::watch::Tracker;
-use crate::write::Writer;
+use crate::write::{self, Writer};
 
 /// A Redis server or cluster as a store. Clones share its connections.
 ///
@@ -125,20 +125,8 @@ impl Backend for RedisBackend {
         body: Vec<Bytes>,
         options: WriteOptions,
     ) -> BoxFuture<'a, Result<Outcome>> {
-        // The length is known, whatever the caller says.
-        let len = head.len() + body.iter().map(Bytes::len).sum::<usize>();
-        let options = options.with_size_hint(Some(len as u64));
-        let writer = Writer::create(&self.0, self.name(key), options);
-        Box::pin(async move {
-            let mut writer = match writer.map_err(|fault| self.0.error(&self.name(key), fault))? {
-                ControlFlow::Continue(writer) => Box::new(writer),
-                ControlFlow::Break(rejection) => return Ok(Outcome::Rejected(rejection)),
-            };
-            match writer.write(body).await? {
-                ControlFlow::Continue(()) => writer.commit(head).await,
-                ControlFlow::Break(rejection) => Ok(Outcome::Rejected(rejection)),
-            }
-        })
+        let entry = self.name(key);
+        Box::pin(write::put(&self.0, entry, head, body, options))
     }
 
     fn stat<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<EntryInfo>>> {

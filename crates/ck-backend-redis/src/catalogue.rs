@@ -69,10 +69,10 @@ pub(crate) async fn remove(store: &Arc<Store>, entry: &str) -> Result<bool, Faul
     let removed = store.small(true, |mut connection| async move {
         crate::publish::remove(&mut connection, entry, None).await
     });
-    let Done::Yes { old_manifest } = removed.await? else {
+    let Done::Yes { old_start } = removed.await? else {
         return Ok(false);
     };
-    store.drop_parts(entry, &old_manifest);
+    store.drop_parts(entry, &old_start);
     Ok(true)
 }
 

@@ -19,8 +19,8 @@
 //!
 //! # Servers
 //!
-//! Redis 6.2 or later, or a server that speaks its protocol, with `EVAL` allowed: publishing, discarding
-//! and leases are short scripts on one key.
+//! Redis 6.2 or later, or a server that speaks its protocol, with `EVAL` allowed: publishing what was
+//! written in parts, discarding and leases are short scripts on one key.
 //!
 //! # Features
 //!

@@ -209,10 +209,10 @@ impl EntryReader for Entry {
                     let (entry, identity) = (&entry, &identity);
                     async move { remove(&mut connection, entry, Some(identity)).await }
                 });
-                let Done::Yes { old_manifest } = remove.await? else {
+                let Done::Yes { old_start } = remove.await? else {
                     return Ok(false);
                 };
-                store.drop_parts(&entry, &old_manifest);
+                store.drop_parts(&entry, &old_start);
                 Ok(true)
             };
             place.store.run(&place.entry, 0, discard).await

@@ -141,17 +141,17 @@ impl Store {
         }
     }
 
-    /// Removes the chunks of an entry that is gone, as far as that is possible without waiting. What
-    /// stays behind is found by `prune`.
-    pub(crate) fn drop_parts(self: &Arc<Self>, entry: &str, manifest: &[u8]) {
-        let Ok(Some(manifest)) = Manifest::decode(manifest) else {
+    /// Removes the chunks of the entry that began so and is gone, if it had any, as far as that is possible
+    /// without waiting. What stays behind is found by `prune`.
+    pub(crate) fn drop_parts(self: &Arc<Self>, entry: &str, start: &[u8]) {
+        let Some((generation, count)) = Manifest::decode_start(start) else {
             return;
         };
-        let names = self.part_names(entry, &manifest);
-        let store = Arc::clone(self);
+        let (store, entry) = (Arc::clone(self), entry.to_owned());
         let deadline = self.settings.deadline(0) * 4;
         self.engine.detach(deadline, async move {
-            for name in names {
+            for index in 0..count {
+                let name = name::of_part(&store.settings.prefix, &entry, generation, index);
                 let unlink = store.small(true, |mut connection| {
                     let command = redis::cmd("UNLINK").arg(&name).take();
                     async move { connection.query(&command).await }

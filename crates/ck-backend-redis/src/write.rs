@@ -14,7 +14,7 @@ use crate::engine::Task;
 use crate::error::Fault;
 use crate::name;
 use crate::pool::Borrowed;
-use crate::publish::{Content, Done, publish, unix_millis};
+use crate::publish::{Content, Done, publish, publish_at_once, unix_millis};
 use crate::read::PREFIX;
 use crate::store::Store;
 use crate::upload::{Lines, Upload};
@@ -43,32 +43,42 @@ impl Writer {
         entry: String,
         options: WriteOptions,
     ) -> Result<ControlFlow<Rejection, Self>, Fault> {
-        let entry: Arc<str> = entry.into();
-        let draft = Draft {
-            store: Arc::clone(store),
-            entry: Arc::clone(&entry),
-            options,
-            generation: name::random()?,
-            pending: VecDeque::new(),
-            pending_len: 0,
-            total: options.head_len as u64,
-            parts: Vec::new(),
-            connection: None,
-            upload: None,
-            lines: Lines::default(),
-            begun: Arc::default(),
-            renewal: None,
-            debris: false,
+        let draft = match Draft::begin(store, entry, options)? {
+            ControlFlow::Continue(draft) => draft,
+            ControlFlow::Break(rejection) => return Ok(ControlFlow::Break(rejection)),
         };
-        Ok(match draft.refusal(options.size_hint.unwrap_or(0)) {
-            Some(rejection) => ControlFlow::Break(rejection),
-            None => ControlFlow::Continue(Self {
-                store: Arc::clone(store),
-                entry,
-                draft: Some(draft),
-            }),
-        })
+        Ok(ControlFlow::Continue(Self {
+            store: Arc::clone(store),
+            entry: Arc::clone(&draft.entry),
+            draft: Some(draft),
+        }))
     }
+}
+
+/// Writes an entry of which all is at hand.
+pub(crate) async fn put(
+    store: &Arc<Store>,
+    entry: String,
+    head: Bytes,
+    body: Vec<Bytes>,
+    options: WriteOptions,
+) -> Result<Outcome> {
+    let bytes = head.len() as u64 + sum(&body);
+    // The length is known, whatever the caller says.
+    let options = options.with_size_hint(Some(bytes));
+    let begun = Draft::begin(store, entry.clone(), options);
+    let mut draft = match begun.map_err(|fault| store.error(&entry, fault))? {
+        ControlFlow::Continue(draft) => draft,
+        ControlFlow::Break(rejection) => return Ok(Outcome::Rejected(rejection)),
+    };
+    // At once on the store's threads: the way there and back takes as long as the server does.
+    let work = async move {
+        match draft.write(body).await? {
+            ControlFlow::Continue(()) => draft.commit(head).await,
+            ControlFlow::Break(rejection) => Ok(Outcome::Rejected(rejection)),
+        }
+    };
+    store.run(&entry, bytes, work).await
 }
 
 impl EntryWriter for Writer {
@@ -128,6 +138,33 @@ struct Part {
 }
 
 impl Draft {
+    fn begin(
+        store: &Arc<Store>,
+        entry: String,
+        options: WriteOptions,
+    ) -> Result<ControlFlow<Rejection, Self>, Fault> {
+        let draft = Self {
+            store: Arc::clone(store),
+            entry: entry.into(),
+            options,
+            generation: name::random()?,
+            pending: VecDeque::new(),
+            pending_len: 0,
+            total: options.head_len as u64,
+            parts: Vec::new(),
+            connection: None,
+            upload: None,
+            lines: Lines::default(),
+            begun: Arc::default(),
+            renewal: None,
+            debris: false,
+        };
+        Ok(match draft.refusal(options.size_hint.unwrap_or(0)) {
+            Some(rejection) => ControlFlow::Break(rejection),
+            None => ControlFlow::Continue(draft),
+        })
+    }
+
     fn unsent(&self) -> u64 {
         self.pending_len as u64
     }
@@ -239,9 +276,9 @@ impl Draft {
             return Ok(Outcome::Rejected(rejection));
         }
         match published? {
-            Done::Yes { old_manifest } => {
+            Done::Yes { old_start } => {
                 self.debris = false;
-                self.store.drop_parts(&self.entry, &old_manifest);
+                self.store.drop_parts(&self.entry, &old_start);
                 let bytes = self.total;
                 Ok(Outcome::Stored { bytes })
             }
@@ -266,7 +303,7 @@ impl Draft {
         }
     }
 
-    /// An entry of which nothing was sent yet: one command.
+    /// An entry of which nothing was sent yet: one round trip.
     async fn publish_at_once(&mut self, head: Bytes) -> Result<Done, Fault> {
         self.pending.push_front(head);
         let bytes = self.pending.make_contiguous();
@@ -275,8 +312,7 @@ impl Draft {
         let (entry, temp, bytes) = (&*self.entry, &*temp, &*bytes);
         // Not done twice: under a mode the second time would find the first one's entry.
         let work = |mut connection: Connection| async move {
-            let content = Content::AtOnce(bytes);
-            publish(&mut connection, entry, temp, &content, expiry, mode).await
+            publish_at_once(&mut connection, entry, temp, bytes, expiry, mode).await
         };
         if bytes.iter().map(Bytes::len).sum::<usize>() <= SMALL {
             self.store.small(false, work).await
@@ -414,7 +450,7 @@ impl Draft {
         let done = match publish(connection, &self.entry, &temp, &content, expiry, mode).await {
             Err(fault) if fault.is_lost_connection() && self.holds(&manifest[0]).await? => {
                 Done::Yes {
-                    old_manifest: Vec::new(),
+                    old_start: Vec::new(),
                 }
             }
             done => done?,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ck_backend_redis::{RedisBackend, RedisBackendBuilder};
-use ck_core::{Backend, ErrorKind, Key, Outcome, Rejection, WriteOptions};
+use ck_core::{Backend, ErrorKind, Expiry, Key, Outcome, Rejection, WriteMode, WriteOptions};
 use common::{get, open, pattern, put, stored};
 use pollster::block_on;
 use testkit::RedisServer;
@@ -302,6 +302,45 @@ fn chunks_go_with_their_entry_and_orphans_are_pruned() {
     server.command(&["DEL", "table"]);
     assert_eq!(block_on(store.prune()).unwrap().orphans, 3);
     assert_eq!(parts(&server), "");
+}
+
+#[test]
+fn a_small_put_runs_no_script_and_replaces_whatever_is_there() {
+    let server = RedisServer::start();
+    let store = RedisBackend::open(server.url()).unwrap();
+    let scripts = || {
+        let stats = server.command(&["INFO", "commandstats"]);
+        stats.text().contains("cmdstat_eval")
+    };
+    let soon = Expiry::after(Duration::from_secs(100)).unwrap();
+    let put = |bytes: &Bytes, mode, expiry| {
+        let options = WriteOptions::new().with_mode(mode).with_expiry(expiry);
+        let body = vec![bytes.slice(..10), bytes.slice(10..)];
+        block_on(store.put(&key(), Bytes::new(), body, options)).unwrap()
+    };
+    let holds = |bytes: &Bytes, expiry| {
+        let entry = open(&store, &key()).unwrap().unwrap();
+        assert_eq!(entry.expiry(), expiry);
+        assert_eq!(get(&store, &key()).unwrap().as_ref(), Some(bytes));
+    };
+    let refused = Outcome::Rejected(Rejection::Superseded);
+    let (first, second) = (pattern(1, 1_000), pattern(2, 60_000));
+    assert!(put(&first, WriteMode::Create, soon).is_stored());
+    holds(&first, soon);
+    assert!(put(&second, WriteMode::Overwrite, Expiry::NEVER).is_stored());
+    assert_eq!(put(&first, WriteMode::Create, soon), refused);
+    holds(&second, Expiry::NEVER);
+    assert!(put(&first, WriteMode::Overwrite, soon).is_stored());
+    holds(&first, soon);
+    assert!(!scripts());
+
+    // Somebody else's list.
+    server.command(&["DEL", "table"]);
+    server.command(&["RPUSH", "table", "1"]);
+    assert_eq!(put(&second, WriteMode::Create, soon), refused);
+    assert!(put(&second, WriteMode::Overwrite, soon).is_stored());
+    holds(&second, soon);
+    assert!(scripts());
 }
 
 #[cfg(feature = "cluster")]

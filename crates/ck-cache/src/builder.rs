@@ -86,8 +86,9 @@ impl CacheBuilder {
 
     /// How many bytes all operations of the cache may hold at a time. Default: 256 MiB.
     ///
-    /// One put holds up to `workers + 2` batches of `batch_bytes`, one read a batch. An operation that
-    /// needs more than the whole budget fails with [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge).
+    /// One put holds up to `workers + 2` batches of `batch_bytes`, one read a batch, a read of a whole table
+    /// one for each processor, at most 4, as far as the budget is free. An operation that needs more than the
+    /// whole budget fails with [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge).
     #[must_use]
     pub fn memory_budget_bytes(self, bytes: u64) -> Self {
         self.memory_budget(MemoryBudget::new(bytes))

@@ -127,7 +127,8 @@ impl CachedTable {
         self.origin.check(batch).await
     }
 
-    /// All batches of this view.
+    /// All batches of this view. Compressed ones of a store that maps are decoded by one thread for each
+    /// processor, at most 4, as far as the memory budget is free.
     ///
     /// # Memory
     ///
@@ -178,11 +179,11 @@ impl CachedTable {
     }
 
     fn source(&self) -> BatchSource {
-        BatchSource {
-            reader: self.reader.clone(),
-            entry: Arc::clone(&self.origin.entry),
-            budget: self.origin.shared.budget.clone(),
-        }
+        BatchSource::new(
+            self.reader.clone(),
+            Arc::clone(&self.origin.entry),
+            self.origin.shared.budget.clone(),
+        )
     }
 
     fn in_order(&self) -> CheckedBatches {

@@ -22,7 +22,8 @@ impl Cache {
     /// # Memory
     ///
     /// The table once, shared with the in-process tier and with all who ask for it at the same time. From a
-    /// store that maps, uncompressed columns stay where they are.
+    /// store that maps, uncompressed columns stay where they are, and compressed ones are decoded as by
+    /// [`CachedTable::read_all`].
     ///
     /// # Errors
     ///
@@ -186,11 +187,7 @@ impl Shared {
         entry: &Arc<dyn EntryReader>,
         reader: TableReader,
     ) -> Result<Table> {
-        let source = BatchSource {
-            reader: reader.clone(),
-            entry: Arc::clone(entry),
-            budget: self.budget.clone(),
-        };
+        let source = BatchSource::new(reader.clone(), Arc::clone(entry), self.budget.clone());
         reader.table_of(InOrder::read_all(source).await?)
     }
 }

@@ -58,6 +58,7 @@ mod builder;
 mod cache;
 mod cached_table;
 mod contents;
+mod crew;
 mod draft;
 mod flight;
 mod get;

@@ -210,7 +210,12 @@ impl Shared {
             return Held::new(content, life);
         };
         let (mut schema, mut uncharged) = (None, 0);
+        let mut entry = entry;
         let content = match content {
+            Content::Bytes(bytes) if is_mostly_envelope(&bytes, entry) => {
+                entry = None;
+                Content::Bytes(Bytes::copy_from_slice(&bytes))
+            }
             Content::Table(table) => {
                 let table = match table.compacted() {
                     Some(compacted) => {
@@ -331,6 +336,13 @@ impl Shared {
             }
         }
     }
+}
+
+/// Whether keeping a value in the memory that its entry was read into would keep more than an eighth besides.
+fn is_mostly_envelope(value: &Bytes, entry: Option<(&Bytes, bool)>) -> bool {
+    entry.is_some_and(|(entry, is_mapped)| {
+        !is_mapped && entry.len().saturating_sub(value.len()) > value.len() / 8
+    })
 }
 
 /// How a put into the process alone ended.

@@ -184,3 +184,48 @@ fn what_is_charged_for_tables_from_the_store_is_what_is_allocated_within_a_tenth
     }
     assert!(misfits.is_empty(), "{}", misfits.join("\n"));
 }
+
+#[test]
+fn what_is_charged_for_bytes_from_the_store_is_what_is_allocated_and_no_envelope_among_it() {
+    let _alone = alone();
+    let mut misfits = Vec::new();
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("file:{}", dir.path().display());
+    let sizes = [0, 100, 1000, 10_000];
+    let cache = Cache::new(open_store(&url).unwrap()).blocking();
+    for size in sizes {
+        for n in 0..ENTRIES {
+            let put = cache.put_bytes(format!("{size}/{n}"), vec![7; size], &PutOptions::new());
+            put.unwrap().stored().unwrap();
+        }
+    }
+    for read in ["mapped", "pread"] {
+        let url = format!("{url}?read={read}");
+        let mut least = None;
+        for size in sizes {
+            let cache = Cache::builder(open_store(&url).unwrap()).l1_bytes(1 << 30);
+            let cache = cache.build().blocking();
+            // What the first read sets up for good.
+            cache.get_bytes(format!("{size}/0")).unwrap().unwrap();
+            let (before, charged) = (live(), cache.stats().l1.unwrap().bytes);
+            for n in 1..ENTRIES {
+                let bytes = cache.get_bytes(format!("{size}/{n}")).unwrap().unwrap();
+                assert_eq!(bytes, vec![7; size]);
+            }
+            let charged = cache.stats().l1.unwrap().bytes - charged;
+            let share = charged as f64 / (live() - before) as f64;
+            let each = charged as usize / (ENTRIES - 1);
+            println!("{read}, {size} bytes: {share:.3}, {each} each");
+            if !(0.9..=1.1).contains(&share) {
+                misfits.push(format!("{read}, {size} bytes: {share:.3}, {each} each"));
+            }
+            let least = *least.get_or_insert(each);
+            if each > least + size + size / 8 + 16 {
+                misfits.push(format!(
+                    "{read}, {size} bytes: {each} each, {least} of none"
+                ));
+            }
+        }
+    }
+    assert!(misfits.is_empty(), "{}", misfits.join("\n"));
+}

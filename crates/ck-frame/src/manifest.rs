@@ -259,6 +259,27 @@ impl Manifest {
         Ok(Some(manifest))
     }
 
+    /// The generation and the number of chunks, which are what the chunks are named by, from the first
+    /// [`encoded_len(0)`](Self::encoded_len) bytes of a manifest; `None` for other bytes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ck_frame::Manifest;
+    ///
+    /// let stored = Manifest::new(7, [100, 50, 50])?.encode()?;
+    /// let start = &stored[..Manifest::encoded_len(0)];
+    /// assert_eq!(Manifest::decode_start(start), Some((7, 3)));
+    /// # Ok::<(), ck_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn decode_start(bytes: &[u8]) -> Option<(u128, usize)> {
+        let (fixed, _) = bytes.strip_prefix(HEAD)?.split_first_chunk::<FIXED_LEN>()?;
+        let count = usize::try_from(number(&fixed[25..29])).ok()?;
+        let is_known = fixed[0] == VERSION && (1..=Self::MAX_CHUNKS).contains(&count);
+        is_known.then(|| (number(&fixed[1..17]), count))
+    }
+
     fn from_lengths(
         generation: u128,
         lengths: impl IntoIterator<Item = u32>,
@@ -340,6 +361,19 @@ mod tests {
         assert_eq!(frame.header.serializer(), SERIALIZER);
         assert_eq!(frame.payload.len(), FIXED_LEN + 8);
         assert_eq!(Manifest::decode(&bytes).unwrap().unwrap().generation(), 5);
+    }
+
+    #[test]
+    fn the_start_tells_what_chunks_are_named_by() {
+        let start = Manifest::encoded_len(0);
+        let bytes = raw(1, 9, 2, &[2, 7]);
+        assert_eq!(Manifest::decode_start(&bytes), Some((5, 2)));
+        assert_eq!(Manifest::decode_start(&bytes[..start]), Some((5, 2)));
+        assert_eq!(Manifest::decode_start(&bytes[..start - 1]), None);
+        assert_eq!(Manifest::decode_start(&raw(2, 9, 2, &[2, 7])), None);
+        assert_eq!(Manifest::decode_start(&raw(1, 9, 0, &[])), None);
+        assert_eq!(Manifest::decode_start(&raw(1, 9, u32::MAX, &[])), None);
+        assert_eq!(Manifest::decode_start(&[b'x'; 100]), None);
     }
 
     #[test]

@@ -51,7 +51,7 @@
 //! # Costs
 //!
 //! A hit costs at most 1.3 times a bare `moka::sync::Cache::get` of an `Arc`, mostly 1.1 to 1.2 times
-//! (`cargo run --release -p ck-l1 --example hit_cost`). Gets wait for nobody. Inserts, removals and
+//! (`cargo xtask bench --only hit`). Gets wait for nobody. Inserts, removals and
 //! charges run one after another, in one to three microseconds each; those that evict also drop what
 //! leaves. Clearing takes as long for each entry.
 //!

@@ -1,0 +1,262 @@
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use arrow_array::RecordBatch;
+use ck_core::{Error, ErrorKind, Reservation, Result, background};
+use tokio::sync::mpsc;
+
+use crate::batches::BatchSource;
+
+/// As many as compress a table.
+const MOST_WORKERS: usize = 4;
+
+/// Fewer stored bytes than this for each worker are not worth a thread.
+const WORKER_BYTES: u64 = 1 << 20;
+
+/// Who decodes the batches of a table together, the caller first of all: each takes the next place, so that one
+/// batch for each of them is under way beside the result.
+pub(crate) struct Crew {
+    source: Arc<BatchSource>,
+    places: Places,
+}
+
+impl Crew {
+    pub(crate) fn new(source: BatchSource) -> Self {
+        let all = 0..source.reader.num_batches();
+        Self {
+            places: Places(Arc::new(Mutex::new(all))),
+            source: Arc::new(source),
+        }
+    }
+
+    /// All batches, in order. Once the future is dropped, helpers finish the batch they are at.
+    pub(crate) async fn read_all(self) -> Result<Vec<RecordBatch>> {
+        let helpers = self.helpers()?;
+        self.read_with(helpers).await
+    }
+
+    async fn read_with(self, helpers: usize) -> Result<Vec<RecordBatch>> {
+        let mut batches = vec![None; self.source.reader.num_batches()];
+        let mut missing = batches.len();
+        let mut others = self.start_helpers(helpers);
+        while let Some(place) = self.places.take() {
+            batches[place] = Some(self.source.batch(place).await?);
+            missing -= 1;
+        }
+        // Not until the helpers have ended: those that no runtime has come to yet have begun nothing.
+        while missing > 0
+            && let Some((place, batch)) = others.recv().await
+        {
+            batches[place] = Some(batch?);
+            missing -= 1;
+        }
+        let all = batches.into_iter().collect::<Option<Vec<_>>>();
+        all.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Transient,
+                "a thread that decoded a table has ended before its work was done",
+            )
+        })
+    }
+
+    /// How many are worth their thread.
+    fn helpers(&self) -> Result<usize> {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let reader = &self.source.reader;
+        let most = cores.min(MOST_WORKERS).min(reader.num_batches());
+        let (mut helpers, mut bytes) = (0, 0);
+        for place in 0..reader.num_batches() {
+            if helpers + 1 >= most {
+                break;
+            }
+            bytes += reader.fetched_bytes(place)?;
+            if bytes > WORKER_BYTES {
+                (helpers, bytes) = (helpers + 1, 0);
+            }
+        }
+        Ok(helpers)
+    }
+
+    /// Has others do what the caller has not come to, as far as the budget is free.
+    fn start_helpers(&self, count: usize) -> mpsc::UnboundedReceiver<(usize, Result<RecordBatch>)> {
+        let (sender, batches) = mpsc::unbounded_channel();
+        for _ in 0..count {
+            // A runtime that nobody drives any more must not hold the entry.
+            let source = Arc::downgrade(&self.source);
+            let places = Places(Arc::clone(&self.places.0));
+            let sender = sender.clone();
+            let help = async move {
+                while let Some(source) = source.upgrade()
+                    && let Some((place, reservation)) = places.claim(&source)
+                {
+                    let batch = source.read(place).await;
+                    drop(reservation);
+                    if batch.is_err() {
+                        places.clear();
+                    }
+                    // Whoever asked may have gone.
+                    sender.send((place, batch)).ok();
+                }
+            };
+            if !background(help) {
+                break;
+            }
+        }
+        batches
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.places.clear();
+    }
+}
+
+/// The batches that nobody has begun.
+struct Places(Arc<Mutex<Range<usize>>>);
+
+impl Places {
+    /// No code panics while it holds the lock, so a poisoned one still guards a sound state.
+    fn lock(&self) -> MutexGuard<'_, Range<usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Option<usize> {
+        self.lock().next()
+    }
+
+    /// The next one, if the budget has room for it.
+    fn claim(&self, source: &BatchSource) -> Option<(usize, Reservation)> {
+        let mut places = self.lock();
+        // What fails here fails again in the hands of the caller.
+        let held = source.held(places.clone().next()?).ok()?;
+        let reservation = source.budget.try_reserve(held).ok()??;
+        places.next().zip(Some(reservation))
+    }
+
+    /// Nobody begins anything more.
+    fn clear(&self) {
+        *self.lock() = 0..0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use arrow_array::{ArrayRef, Int64Array};
+    use ck_arrow::{Codec, EncodeOptions, Encoder, TableReader, Verification};
+    use ck_core::{EntryReader, MemoryBudget, MemoryEntry, block_on};
+
+    use super::*;
+
+    const BATCHES: usize = 40;
+
+    fn entry() -> (RecordBatch, Vec<u8>) {
+        let values = (0..BATCHES as i64 * 8192).map(|n| n.wrapping_mul(0x9E37_79B9) % 100_003);
+        let column: ArrayRef = Arc::new(Int64Array::from_iter_values(values));
+        let batch = RecordBatch::try_from_iter([("n", column)]).unwrap();
+        let options = EncodeOptions::new()
+            .with_codec(Codec::Zstd(3))
+            .with_batch_bytes(64 << 10);
+        let mut encoder = Encoder::new(batch.schema(), options).unwrap();
+        encoder.push(batch.clone()).unwrap();
+        encoder.end();
+        let mut body = Vec::new();
+        while let Some(segment) = encoder.next_segment().unwrap() {
+            body.extend(segment);
+        }
+        let bytes = [&encoder.finish().unwrap().head[..], &body.concat()].concat();
+        (batch, bytes)
+    }
+
+    fn crew(bytes: Vec<u8>, budget: u64) -> (Arc<dyn EntryReader>, MemoryBudget, Crew) {
+        let entry: Arc<dyn EntryReader> = Arc::new(MemoryEntry::new(bytes));
+        let opened = TableReader::open(Arc::clone(&entry), Verification::OnTouch);
+        let reader = block_on(opened).unwrap();
+        assert!(reader.num_batches() >= BATCHES);
+        let budget = MemoryBudget::new(budget);
+        let source = BatchSource::new(reader, Arc::clone(&entry), budget.clone());
+        (entry, budget, Crew::new(source))
+    }
+
+    /// Helpers end by themselves.
+    fn until(mut is_so: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !is_so() {
+            assert!(start.elapsed() < Duration::from_secs(20));
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn is_in_order(batches: &[RecordBatch], expected: &RecordBatch) {
+        let mut row = 0;
+        for batch in batches {
+            assert_eq!(*batch, expected.slice(row, batch.num_rows()));
+            row += batch.num_rows();
+        }
+        assert_eq!(row, expected.num_rows());
+    }
+
+    #[test]
+    fn batches_come_in_order_whoever_decodes_them_and_nothing_is_held_afterwards() {
+        let (expected, bytes) = entry();
+        let current = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let multi = tokio::runtime::Builder::new_multi_thread().build().unwrap();
+        // Room for all, and for one batch alone.
+        for room in [1 << 30, 1] {
+            for way in 0..4 {
+                let (entry, budget, crew) = crew(bytes.clone(), room);
+                let read = crew.read_with(3);
+                let batches = match way {
+                    0 => block_on(read),
+                    1 => current.block_on(read),
+                    2 => multi.block_on(multi.spawn(read)).unwrap(),
+                    _ => current.block_on(async { block_on(read) }),
+                };
+                is_in_order(&batches.unwrap(), &expected);
+                until(|| budget.used() == 0 && Arc::strong_count(&entry) == 1);
+            }
+        }
+    }
+
+    #[test]
+    fn a_helper_decodes_what_the_caller_does_not_come_to() {
+        let (expected, bytes) = entry();
+        let (_entry, _budget, crew) = crew(bytes, 1 << 30);
+        let mut others = crew.start_helpers(1);
+        let mut batches = Vec::new();
+        while let Some((place, batch)) = block_on(others.recv()) {
+            assert_eq!(place, batches.len());
+            batches.push(batch.unwrap());
+        }
+        is_in_order(&batches, &expected);
+    }
+
+    #[test]
+    fn damage_is_an_error_whoever_finds_it() {
+        let (_, bytes) = entry();
+        for place in 1..8 {
+            let mut bytes = bytes.clone();
+            let at = bytes.len() * place / 10;
+            bytes[at] ^= 1;
+            let (_entry, budget, crew) = crew(bytes, 1 << 30);
+            let error = block_on(crew.read_with(3)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+            until(|| budget.used() == 0);
+        }
+    }
+
+    #[test]
+    fn helpers_of_a_caller_who_has_gone_begin_nothing_more() {
+        let (_, bytes) = entry();
+        let (_entry, _budget, crew) = crew(bytes, 1 << 30);
+        let places = Places(Arc::clone(&crew.places.0));
+        assert_eq!(places.take(), Some(0));
+        drop(crew.read_with(3));
+        assert_eq!(places.take(), None);
+    }
+}
