@@ -16,9 +16,20 @@ impl Cmd {
         Self(command)
     }
 
-    /// The cargo that runs this very command.
+    /// The cargo that runs this very command, without what it told this command about its package: build
+    /// scripts look at that, and would run again whenever somebody calls cargo without us.
     pub(crate) fn cargo() -> Self {
-        Self::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")))
+        let mut cargo = Self::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+        for (name, _) in env::vars_os() {
+            let about_us = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+            if about_us
+                .iter()
+                .any(|start| name.as_encoded_bytes().starts_with(start.as_bytes()))
+            {
+                cargo.0.env_remove(name);
+            }
+        }
+        cargo
     }
 
     pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
@@ -51,6 +62,14 @@ impl Cmd {
     pub(crate) fn output(mut self) -> Result<String> {
         let output = self.0.output().map_err(|error| self.not_started(&error))?;
         self.check(output.status, &String::from_utf8_lossy(&output.stderr))?;
+        String::from_utf8(output.stdout).map_err(|_| format!("`{self}` did not write UTF-8"))
+    }
+
+    /// Runs it and returns what it wrote to stdout, with our own stderr for its progress.
+    pub(crate) fn stdout(mut self) -> Result<String> {
+        let output = self.0.stderr(Stdio::inherit()).output();
+        let output = output.map_err(|error| self.not_started(&error))?;
+        self.check(output.status, "")?;
         String::from_utf8(output.stdout).map_err(|_| format!("`{self}` did not write UTF-8"))
     }
 

@@ -2,12 +2,16 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command prints its results")]
 
+mod bench;
 mod ci;
 mod cmd;
 mod debian;
 mod interop;
 mod memtest;
+mod plot;
+mod python;
 mod report;
+mod scaling;
 mod size;
 mod test;
 mod tidy;
@@ -44,6 +48,16 @@ const COMMANDS: &[Command] = &[
         name: "memtest",
         usage: memtest::USAGE,
         run: memtest::run,
+    },
+    Command {
+        name: "scaling",
+        usage: scaling::USAGE,
+        run: scaling::command,
+    },
+    Command {
+        name: "bench",
+        usage: bench::USAGE,
+        run: bench::run,
     },
     Command {
         name: "interop",

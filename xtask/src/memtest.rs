@@ -3,26 +3,34 @@
 //! The stages are the cases of the package `memcases`, each run in a process of its own.
 
 mod ceilings;
+mod page;
+mod pictures;
+mod programs;
+mod record;
 mod verdict;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-
-use serde_json::{Value, json};
+use std::time::Instant;
 
 use self::ceilings::Ceilings;
-use self::verdict::Run;
-use crate::cmd::Cmd;
+use self::programs::{Case, Part, Programs};
+use self::record::{Record, Run};
 use crate::report::{self, Table};
 use crate::workspace::{read, root, target_dir};
 use crate::{Result, debian, unknown_argument};
 
-pub(crate) const USAGE: &str = "memtest [--quick | --huge] [--case PATTERN] [--json]
-    Measures the memory of each stage in a process of its own, at 64 MiB, 256 MiB and 1 GiB
-    (--quick: without 1 GiB; --huge: also 4 GiB), and fails when a peak passes its ceiling in
-    xtask/ceilings.toml or grows with the size. PATTERN is a part of the names of cases.
-    --json prints the figures as lines of JSON instead of a table.
+pub(crate) const USAGE: &str =
+    "memtest [--quick | --full] [--huge] [--peers] [--case PATTERN] [--json] [--report] [--saved]
+    Measures the memory of each stage in a process of its own, and fails when a peak passes its
+    ceiling in xtask/ceilings.toml or grows with the size. Without options: a diagonal through
+    the matrix of stores, operations, codecs and sources, and all other stages, at 64 MiB, 256 MiB
+    and 1 GiB. --quick: without 1 GiB; --full: the whole matrix, and the same work by other systems
+    (alone: --peers); --huge: also 4 GiB. --case: only what PATTERN fits, or names it is part of,
+    out of the whole matrix. --json prints the figures, with memory over time, as lines of JSON.
+    --report writes docs/memory.md and its pictures; --saved takes the figures of the last run, which
+    are in target/memtest.jsonl (a run with --case adds to them), instead of measuring.
 ";
 
 const MIB: u64 = 1 << 20;
@@ -30,63 +38,59 @@ const MIB: u64 = 1 << 20;
 #[derive(Debug, PartialEq)]
 struct Options {
     sizes: Vec<u64>,
-    pattern: String,
+    part: Part,
+    peers: bool,
+    pattern: Option<String>,
     json: bool,
+    report: bool,
+    saved: bool,
 }
 
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let options = Options::parse(args)?;
     let ceilings = Ceilings::parse(&read(&root().join("xtask/ceilings.toml"))?)?;
     debian::servers()?;
-    let programs = Programs::build()?;
+    let programs = Programs::build(options.peers && !options.saved)?;
     let cases = programs.cases()?;
-    let chosen: Vec<&Case> = cases
-        .iter()
-        .filter(|case| case.name.contains(&options.pattern))
-        .collect();
-    if chosen.is_empty() {
-        return Err(format!("memtest: no case matches {:?}", options.pattern));
-    }
-    let mut problems = ceilings.unmatched(cases.iter().map(|case| case.name.as_str()));
-
-    let base = target_dir().join("memtest");
-    let mut runs: BTreeMap<&str, Vec<Run>> = BTreeMap::new();
-    for &bytes in &options.sizes {
-        remove(&base)?;
-        let mut done = Vec::new();
-        for (i, case) in chosen.iter().enumerate() {
-            if let Some(before) = case
-                .after
-                .as_deref()
-                .filter(|before| !done.contains(before))
-            {
-                programs.measure(before, bytes, &dir(&base, before)?)?;
-                done.push(before);
-            }
-            let home = dir(&base, case.home())?;
-            let run = programs.measure(&case.name, bytes, &home)?;
-            // All cases together would take thirty times the largest size.
-            if chosen[i + 1..]
-                .iter()
-                .all(|later| later.home() != case.home())
-            {
-                remove(&home)?;
-            }
-            done.push(&case.name);
-            run.print(&case.name, options.json);
-            runs.entry(&case.name).or_default().push(run);
+    let start = Instant::now();
+    let path = target_dir().join("memtest.jsonl");
+    // What is judged, and what is reported on.
+    let (measured, record) = if options.saved {
+        let names: BTreeSet<&str> = cases.iter().map(|case| case.name.as_str()).collect();
+        (names, Record::load(&path)?)
+    } else {
+        let earlier = match options.pattern {
+            Some(_) => Record::load(&path)?,
+            None => Record::default(),
+        };
+        let chosen: Vec<&Case> = cases.iter().filter(|case| options.choose(case)).collect();
+        if chosen.is_empty() {
+            return Err(format!("memtest: no case matches {:?}", options.pattern));
         }
-    }
-    remove(&base)?;
+        let record = measure(&programs, &cases, &chosen, &options, earlier)?;
+        record.save(&path)?;
+        (
+            chosen.iter().map(|case| case.name.as_str()).collect(),
+            record,
+        )
+    };
 
-    for (name, runs) in &runs {
+    let with_ceilings = cases.iter().filter(|case| case.part != Part::Peers);
+    let mut problems = ceilings.unmatched(with_ceilings.map(|case| case.name.as_str()));
+    let judged = record.cases().filter(|(name, _)| measured.contains(name));
+    for (name, runs) in judged.clone() {
         if let Some(ceiling) = ceilings.of(name) {
             problems.extend(verdict::judge(name, ceiling, runs));
         }
     }
     if !options.json {
-        println!("\n{}", table(&runs, &ceilings).text());
-        report::summary("Peak memory above the source", &table(&runs, &ceilings));
+        let table = table(judged, &ceilings);
+        println!("\n{}", table.text());
+        report::summary("Peak memory above the source", &table);
+        println!("measured in {:.0} s", start.elapsed().as_secs_f64());
+    }
+    if options.report {
+        page::write(&record, &ceilings)?;
     }
     problems.iter().for_each(|problem| println!("{problem}"));
     if problems.is_empty() {
@@ -99,111 +103,96 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
 impl Options {
     fn parse(args: &[String]) -> Result<Self> {
         let mut options = Self {
-            sizes: vec![64 * MIB, 256 * MIB, 1024 * MIB],
-            pattern: String::new(),
+            sizes: vec![64 * MIB, 256 * MIB],
+            part: Part::Default,
+            peers: false,
+            pattern: None,
             json: false,
+            report: false,
+            saved: false,
         };
+        let mut huge = false;
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             match arg.as_str() {
-                "--quick" => options.sizes = vec![64 * MIB, 256 * MIB],
-                "--huge" => options.sizes.push(4096 * MIB),
+                "--quick" => options.part = Part::Quick,
+                "--full" => (options.part, options.peers) = (Part::Full, true),
+                "--huge" => huge = true,
+                "--peers" => options.peers = true,
                 "--json" => options.json = true,
-                "--case" => args
-                    .next()
-                    .ok_or("--case needs a pattern")?
-                    .clone_into(&mut options.pattern),
+                "--report" => options.report = true,
+                "--saved" => options.saved = true,
+                "--case" => {
+                    options.pattern = Some(args.next().ok_or("--case needs a pattern")?.clone())
+                }
                 _ => return Err(unknown_argument(arg)),
             }
         }
+        if options.part != Part::Quick {
+            options.sizes.push(1024 * MIB);
+        }
+        if huge {
+            options.sizes.push(4096 * MIB);
+        }
         Ok(options)
     }
-}
 
-impl Case {
-    /// The case whose directory it uses.
-    fn home(&self) -> &str {
-        self.after.as_deref().unwrap_or(&self.name)
+    fn choose(&self, case: &Case) -> bool {
+        if case.part == Part::Peers && !self.peers {
+            return false;
+        }
+        match &self.pattern {
+            Some(pattern) => ceilings::fits(&format!("*{pattern}*"), &case.name),
+            None => case.part == Part::Peers || case.part <= self.part,
+        }
     }
 }
 
-/// What `memcases list` says of a case.
-struct Case {
-    name: String,
-    /// The case that leaves the directory this one starts from.
-    after: Option<String>,
-}
-
-/// The built case programs, and the command that some of them run.
-struct Programs {
-    memcases: PathBuf,
-    ck: PathBuf,
-}
-
-impl Programs {
-    fn build() -> Result<Self> {
-        Cmd::cargo()
-            .args([
-                "build",
-                "--release",
-                "--package",
-                "memcases",
-                "--package",
-                "ck-cli",
-            ])
-            .run()?;
-        let release = target_dir().join("release");
-        Ok(Self {
-            memcases: release.join("memcases"),
-            ck: release.join("ck"),
-        })
+/// Runs the chosen cases at every size; those that share a directory and a server one after the other.
+fn measure(
+    programs: &Programs,
+    all: &[Case],
+    chosen: &[&Case],
+    options: &Options,
+    mut record: Record,
+) -> Result<Record> {
+    let base = target_dir().join("memtest");
+    remove(&base)?;
+    for (i, &size) in options.sizes.iter().enumerate() {
+        for home in all.iter().filter(|case| case.after.is_none()) {
+            let cases = chosen.iter().filter(|case| case.home() == home.name);
+            let cases: Vec<_> = cases
+                .filter(|case| i == 0 || case.bytes.is_none())
+                .collect();
+            let Some(first) = cases.first() else { continue };
+            let bytes = home.bytes.unwrap_or(size);
+            let dir = make(&base, &home.name)?;
+            let server = home.server.as_ref().map(|kind| programs.serve(kind, bytes));
+            let server = server.transpose()?;
+            let measure = |case: &Case| programs.measure(&case.name, bytes, &dir, server.as_ref());
+            if first.name != home.name {
+                measure(home)?;
+            }
+            for case in &cases {
+                let start = Instant::now();
+                let run = measure(case)?;
+                run.print(&case.name, start.elapsed().as_secs_f64(), options.json);
+                record.add(&case.name, run);
+            }
+            remove(&dir)?;
+        }
     }
-
-    fn cases(&self) -> Result<Vec<Case>> {
-        let list = Cmd::new(&self.memcases).arg("list").output()?;
-        let case = |line: &str| -> Option<Case> {
-            let json: Value = serde_json::from_str(line).ok()?;
-            Some(Case {
-                name: json["case"].as_str()?.to_owned(),
-                after: json["after"].as_str().map(str::to_owned),
-            })
-        };
-        let cases: Option<Vec<_>> = list.lines().map(case).collect();
-        cases.ok_or_else(|| "memcases list: not the expected shape".to_owned())
-    }
-
-    fn measure(&self, name: &str, bytes: u64, dir: &Path) -> Result<Run> {
-        let output = Cmd::new(&self.memcases)
-            .arg(name)
-            .arg(bytes.to_string())
-            .arg(dir)
-            .env("CK", &self.ck)
-            .output()?;
-        let json = output
-            .lines()
-            .last()
-            .and_then(|line| serde_json::from_str::<Value>(line).ok());
-        let metrics = json.as_ref().and_then(|json| json["metrics"].as_object());
-        let metrics =
-            metrics.ok_or_else(|| format!("memcases {name}: no metrics in {output:?}"))?;
-        let number = |(name, value): (&String, &Value)| Some((name.clone(), value.as_f64()?));
-        Ok(Run {
-            bytes,
-            metrics: metrics.iter().filter_map(number).collect(),
-        })
-    }
+    remove(&base)?;
+    Ok(record)
 }
 
 impl Run {
-    fn print(&self, name: &str, json: bool) {
+    fn print(&self, name: &str, seconds: f64, json: bool) {
         if json {
-            println!(
-                "{}",
-                json!({ "case": name, "bytes": self.bytes, "metrics": self.metrics })
-            );
+            println!("{}", self.json(name));
             return;
         }
-        println!("{name} at {}", report::bytes(self.bytes));
+        println!("{name} at {} ({seconds:.1} s)", report::bytes(self.bytes));
         for (metric, value) in &self.metrics {
             let unit = ceilings::unit(metric);
             report::metric(
@@ -215,13 +204,13 @@ impl Run {
     }
 }
 
-fn table(runs: &BTreeMap<&str, Vec<Run>>, ceilings: &Ceilings) -> Table {
+fn table<'a>(cases: impl Iterator<Item = (&'a str, &'a [Run])>, ceilings: &Ceilings) -> Table {
     let mut table = Table::new(&["case", "metric", "ceiling", "at each size"]);
-    for (name, runs) in runs {
+    for (name, runs) in cases {
         let Some(ceiling) = ceilings.of(name) else {
             continue;
         };
-        for (metric, limit) in &ceiling.limits {
+        for (metric, limit) in ceiling.limits.iter().chain(&ceiling.floors) {
             let peaks = runs.iter().map(|run| {
                 run.metrics
                     .get(metric)
@@ -229,7 +218,7 @@ fn table(runs: &BTreeMap<&str, Vec<Run>>, ceilings: &Ceilings) -> Table {
             });
             let peaks: Vec<_> = peaks.collect();
             table.row([
-                (*name).to_owned(),
+                name.to_owned(),
                 metric.clone(),
                 ceilings::show(metric, *limit),
                 peaks.join("  "),
@@ -239,7 +228,7 @@ fn table(runs: &BTreeMap<&str, Vec<Run>>, ceilings: &Ceilings) -> Table {
     table
 }
 
-fn dir(base: &Path, case: &str) -> Result<PathBuf> {
+fn make(base: &Path, case: &str) -> Result<PathBuf> {
     let dir = base.join(case);
     fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     Ok(dir)
@@ -256,28 +245,70 @@ fn remove(dir: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::ceilings::Check;
     use super::*;
 
     fn parse(args: &[&str]) -> Result<Options> {
         Options::parse(&args.iter().map(|&arg| arg.to_owned()).collect::<Vec<_>>())
     }
 
+    fn case(name: &str, part: Part) -> Case {
+        Case {
+            name: name.to_owned(),
+            after: None,
+            server: None,
+            part,
+            bytes: None,
+        }
+    }
+
     #[test]
     fn sizes_follow_the_options() {
-        assert_eq!(parse(&[]).unwrap().sizes, [64 * MIB, 256 * MIB, 1024 * MIB]);
-        assert_eq!(parse(&["--quick"]).unwrap().sizes, [64 * MIB, 256 * MIB]);
+        let sizes = |args: &[&str]| parse(args).unwrap().sizes;
+        assert_eq!(sizes(&[]), [64 * MIB, 256 * MIB, 1024 * MIB]);
+        assert_eq!(sizes(&["--quick"]), [64 * MIB, 256 * MIB]);
+        assert_eq!(sizes(&["--full"]), sizes(&[]));
         assert_eq!(
-            parse(&["--huge"]).unwrap().sizes.last(),
-            Some(&(4096 * MIB))
+            sizes(&["--huge", "--quick"]),
+            [64 * MIB, 256 * MIB, 4096 * MIB]
         );
-        assert_eq!(parse(&["--case", "zstd"]).unwrap().pattern, "zstd");
         assert!(parse(&["--case"]).is_err() && parse(&["--slow"]).is_err());
+    }
+
+    #[test]
+    fn parts_and_patterns_choose_cases() {
+        let choice = |args: &[&str]| -> Vec<&str> {
+            let options = parse(args).unwrap();
+            [
+                ("file-put-zstd-nested", Part::Quick),
+                ("l1-churn-redis", Part::Default),
+                ("redis-put-zstd-nested", Part::Full),
+                ("peer-put-feather-zstd", Part::Peers),
+            ]
+            .into_iter()
+            .filter(|&(name, part)| options.choose(&case(name, part)))
+            .map(|(name, _)| name)
+            .collect()
+        };
+        assert_eq!(choice(&["--quick"]), ["file-put-zstd-nested"]);
+        assert_eq!(choice(&[]).len(), 2);
+        assert_eq!(choice(&["--full"]).len(), 4);
+        assert_eq!(choice(&["--quick", "--peers"]).len(), 2);
+        assert_eq!(choice(&["--case", "put-zstd"]).len(), 2);
+        assert_eq!(choice(&["--case", "put*zstd", "--peers"]).len(), 3);
     }
 
     #[test]
     fn the_committed_ceilings_can_be_read() {
         let ceilings =
             Ceilings::parse(&read(&root().join("xtask/ceilings.toml")).unwrap()).unwrap();
-        assert!(ceilings.of("selftest-buffering").unwrap().must_fail);
+        let must_fail = |case: &str| ceilings.of(case).unwrap().must_fail.clone();
+        assert_eq!(must_fail("selftest-buffering"), [Check::Max, Check::Slope]);
+        for check in [Check::Max, Check::Min, Check::Slope] {
+            assert!(
+                ceilings.all().iter().any(|one| one.must_fail == [check]),
+                "{check:?}"
+            );
+        }
     }
 }

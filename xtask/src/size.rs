@@ -1,25 +1,29 @@
 //! What each library crate costs a program that uses it: bytes and other crates.
 //!
-//! The programs are `xtask/size/CRATE.rs`. They are built as any user would build them, with the
-//! release profile as it is and symbols stripped, from the versions in our `Cargo.lock`, in a
-//! workspace of their own, so that nothing else of ours turns features on for them.
+//! The programs are in `xtask/size`. They are built as somebody would who minds the size and gives
+//! up no speed for it: the release profile, `panic = "abort"`, symbols stripped; from the versions in
+//! our `Cargo.lock`, in a workspace of their own, so that nothing else of ours turns features on for
+//! them. With unwinding they are a fifth to a third larger.
 
 mod baseline;
 mod closure;
+mod programs;
 
 use std::path::PathBuf;
 use std::{env, fs};
 
 use self::baseline::{Baseline, Entry};
+use self::programs::Program;
 use crate::cmd::Cmd;
 use crate::report::{self, Table};
 use crate::workspace::{Metadata, Package, read, root, target_dir, write};
 use crate::{Result, unknown_argument};
 
 pub(crate) const USAGE: &str = "size [--bless REASON]
-    Builds a minimal program for each library crate and compares its stripped size and the crates
-    it brings with xtask/size.toml. More than 2 % or one new crate fails, until `--bless` writes
-    the new figures with the reason for them.
+    Builds a minimal program for each library crate, and for sets of features that people choose, and
+    compares its stripped size and the crates it brings with xtask/size.toml. More than 2 % or one
+    new crate fails, until `--bless` writes the new figures with the reason for them; more than a
+    program's budget fails whatever the baseline.
 ";
 
 /// The program that uses nothing: what the standard library costs.
@@ -43,14 +47,16 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     };
 
     let metadata = Metadata::load()?;
-    let programs = Programs::generate(&metadata)?;
+    let all = programs::all(&metadata);
+    let programs = Programs::generate(&metadata, &all)?;
     let empty = programs.build(EMPTY)?;
     let mut table = Table::new(&[
-        "crate",
+        "program",
         "bytes",
         "above empty",
         "baseline",
         "change",
+        "budget",
         "crates",
     ]);
     let mut new = Baseline {
@@ -58,11 +64,11 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         entries: old.entries.clone(),
     };
     let (mut failures, mut notes) = (Vec::new(), Vec::new());
-    for package in metadata.libraries() {
-        let name = &package.name;
+    for program in &all {
+        let name = &program.name;
         let now = Entry {
             bytes: programs.build(name)?,
-            crates: programs.closure(name)?,
+            crates: programs.closure(program)?,
             reason: String::new(),
         };
         let before = old.entries.get(name);
@@ -75,11 +81,20 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
                 || "-".to_owned(),
                 |entry| baseline::change(entry.bytes, now.bytes),
             ),
+            program
+                .budget
+                .map_or_else(|| "-".to_owned(), |(most, _)| most.to_string()),
             now.crates.len().to_string(),
         ]);
+        if let Some((most, reason)) = program.budget.filter(|(most, _)| now.bytes > *most) {
+            failures.push(format!(
+                "{name}: {} bytes, above its budget of {most}: {reason}",
+                now.bytes
+            ));
+        }
         report::metric(&format!("size.{name}"), now.bytes, "bytes");
         report::metric(&format!("crates.{name}"), now.crates.len(), "crates");
-        failures.extend(closure::intruders(name, &now.crates));
+        failures.extend(closure::intruders(name, &program.library, &now.crates));
         let verdict = baseline::compare(name, before, &now);
         if let (Some(reason), true) = (reason, verdict.has_changed()) {
             println!("blessed: {name}");
@@ -99,12 +114,12 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     report::summary("Size of a minimal program per crate", &table);
     if reason.is_some() {
         new.entries
-            .retain(|name, _| metadata.libraries().any(|package| &package.name == name));
+            .retain(|name, _| all.iter().any(|program| &program.name == name));
         write(&path, &new.text())?;
     } else {
         failures.extend(old.entries.keys().filter_map(|name| {
-            let gone = !metadata.libraries().any(|package| &package.name == name);
-            gone.then(|| format!("{name}: is in the baseline but not in the workspace"))
+            let gone = !all.iter().any(|program| &program.name == name);
+            gone.then(|| format!("{name}: is in the baseline but is no program"))
         }));
     }
     notes.iter().for_each(|note| println!("note: {note}"));
@@ -141,39 +156,36 @@ struct Programs {
 }
 
 impl Programs {
-    fn generate(metadata: &Metadata) -> Result<Self> {
+    fn generate(metadata: &Metadata, all: &[Program]) -> Result<Self> {
         let programs = Self {
             dir: target_dir().join("size"),
             target: target_dir().join("size-build"),
         };
-        let names: Vec<_> = metadata
-            .libraries()
-            .map(|package| package.name.as_str())
-            .collect();
+        let names = all.iter().map(|program| program.name.as_str());
         let members: Vec<_> = names
-            .iter()
-            .chain([&EMPTY])
-            .map(|name| format!("{:?}", program(name)))
+            .chain([EMPTY])
+            .map(|name| format!("{:?}", binary(name)))
             .collect();
         programs.write(
             "Cargo.toml",
             &format!(
-                "[workspace]\nresolver = \"3\"\nmembers = [{}]\n\n[profile.release]\nstrip = true\n",
+                "[workspace]\nresolver = \"3\"\nmembers = [{}]\n\n[profile.release]\npanic = \"abort\"\nstrip = true\n",
                 members.join(", ")
             ),
         )?;
         programs.write("Cargo.lock", &read(&root().join("Cargo.lock"))?)?;
-        for package in metadata.libraries() {
-            programs.add(&package.name, &dependencies(package, metadata))?;
+        for program in all {
+            let dependencies = dependencies(program, metadata)?;
+            programs.add(&program.name, &program.source, &dependencies)?;
         }
-        programs.add(EMPTY, "")?;
+        programs.add(EMPTY, EMPTY, "")?;
         Ok(programs)
     }
 
     /// The program stays where it is, beside what it shares with others.
-    fn add(&self, name: &str, dependencies: &str) -> Result<()> {
-        let program = program(name);
-        let source = root().join(format!("xtask/size/{name}.rs"));
+    fn add(&self, name: &str, source: &str, dependencies: &str) -> Result<()> {
+        let program = binary(name);
+        let source = root().join(format!("xtask/size/{source}.rs"));
         let manifest = format!(
             "[package]\nname = \"{program}\"\nversion = \"0.0.0\"\nedition = \"2024\"\npublish = false\n\n\
              [[bin]]\nname = \"{program}\"\npath = {source:?}\n\n[dependencies]\n{dependencies}"
@@ -191,9 +203,9 @@ impl Programs {
         }
     }
 
-    /// Builds the program of a crate; its size in bytes.
+    /// Builds a program; its size in bytes.
     fn build(&self, name: &str) -> Result<u64> {
-        let program = program(name);
+        let program = binary(name);
         self.cargo("build")
             .args(["--quiet", "--release", "--package", &program])
             .arg("--target-dir")
@@ -208,13 +220,14 @@ impl Programs {
         Ok(metadata.len())
     }
 
-    /// Every crate that is compiled for the program of a crate.
-    fn closure(&self, name: &str) -> Result<Vec<String>> {
+    /// Every other crate that is compiled for a program.
+    fn closure(&self, program: &Program) -> Result<Vec<String>> {
+        let binary = binary(&program.name);
         let tree = self
             .cargo("tree")
             .args([
                 "--package",
-                &program(name),
+                &binary,
                 "--edges",
                 "normal,build",
                 "--prefix",
@@ -222,7 +235,7 @@ impl Programs {
             ])
             .args(["--format", "{p}"])
             .output()?;
-        Ok(closure::parse(&tree, &[&program(name), name]))
+        Ok(closure::parse(&tree, &[&binary, &program.library]))
     }
 
     fn cargo(&self, subcommand: &str) -> Cmd {
@@ -230,14 +243,17 @@ impl Programs {
     }
 }
 
-fn program(name: &str) -> String {
+fn binary(name: &str) -> String {
     format!("size-{name}")
 }
 
-/// The crate with its default features, and those of ours that it needs itself, by name.
-fn dependencies(package: &Package, metadata: &Metadata) -> String {
+/// The library crate with the program's features, and those of ours that it needs itself, by name.
+fn dependencies(program: &Program, metadata: &Metadata) -> Result<String> {
+    let mut libraries = metadata.libraries();
+    let library = libraries.find(|package| package.name == program.library);
+    let library = library.ok_or_else(|| format!("{}: no such crate", program.library))?;
     let needs = |other: &Package| {
-        let mut dependencies = package
+        let mut dependencies = library
             .dependencies
             .iter()
             .filter(|dependency| !dependency.dev && !dependency.optional);
@@ -252,8 +268,15 @@ fn dependencies(package: &Package, metadata: &Metadata) -> String {
                 other.name, other.dir
             )
         });
-    let itself = format!("{} = {{ path = {:?} }}\n", package.name, package.dir);
-    inner.chain([itself]).collect()
+    let features = match program.features {
+        None => String::new(),
+        Some(features) => format!(", default-features = false, features = {features:?}"),
+    };
+    let itself = format!(
+        "{} = {{ path = {:?}{features} }}\n",
+        library.name, library.dir
+    );
+    Ok(inner.chain([itself]).collect())
 }
 
 #[cfg(test)]
@@ -261,14 +284,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_committed_baseline_can_be_read_and_covers_every_library() {
+    fn the_committed_baseline_can_be_read_and_covers_every_program() {
         let baseline = Baseline::parse(&read(&root().join("xtask/size.toml")).unwrap()).unwrap();
-        for package in Metadata::load().unwrap().libraries() {
-            assert!(
-                baseline.entries.contains_key(&package.name),
-                "{}",
-                package.name
-            );
+        for program in programs::all(&Metadata::load().unwrap()) {
+            let name = program.name;
+            assert!(baseline.entries.contains_key(&name), "{name}");
         }
     }
 

@@ -1,27 +1,50 @@
-//! The stages that are measured.
+//! The stages that are measured: the cells of the matrix, and what stands beside them.
 
+mod cell;
 mod command;
+mod limited;
+mod peer;
 mod process;
-mod put;
-mod read;
 mod selftest;
-mod wire;
+mod special;
+mod wide;
 
 use std::path::PathBuf;
 
 use ck_cache::Compression;
 use ck_cache::blocking::Cache;
+use serde_json::{Value, json};
 
-use self::wire::Kind::{Memcached, Redis};
-use crate::probe::Metrics;
+pub(crate) use self::limited::inside;
+use crate::matrix::{self, Cell};
+use crate::probe::Figures;
+use crate::server::Kind;
 use crate::{Result, tables};
 
 /// One stage, measured in a process of its own.
 pub(crate) struct Case {
-    pub(crate) name: &'static str,
-    /// The case whose directory this one goes on with.
-    pub(crate) after: Option<&'static str>,
-    pub(crate) run: fn(&Setting) -> Result<Metrics>,
+    pub(crate) name: String,
+    /// The case whose directory and server this one goes on with.
+    after: Option<String>,
+    /// The server that has to run.
+    server: Option<Kind>,
+    /// Which runs it is part of.
+    part: Part,
+    /// The size of its source, where that is always the same.
+    bytes: Option<u64>,
+    run: Box<Stage>,
+}
+
+type Stage = dyn Fn(&Setting) -> Result<Figures>;
+
+/// Which runs a case is part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Quick,
+    Default,
+    Full,
+    /// Other systems, which have no ceilings.
+    Peers,
 }
 
 /// What a case is given.
@@ -30,130 +53,193 @@ pub(crate) struct Setting {
     pub(crate) bytes: u64,
     /// Its directory, empty at first.
     pub(crate) dir: PathBuf,
+    /// The URL of its server.
+    pub(crate) server: Option<String>,
 }
 
 impl Setting {
-    /// The store in the directory of this case.
+    /// The store of this case.
     fn store(&self) -> Result<Cache> {
         Ok(Cache::open(&self.url())?)
     }
 
+    /// Its server, or else its directory.
     fn url(&self) -> String {
+        self.server.clone().unwrap_or_else(|| self.directory())
+    }
+
+    fn server(&self) -> Result<&str> {
+        Ok(self.server.as_deref().ok_or("no server")?)
+    }
+
+    fn directory(&self) -> String {
         format!("file:{}/store", self.dir.display())
     }
 }
 
-/// The key of the table that put cases store and read cases read.
+/// The key of the table that puts store and reads read.
 const TABLE: &str = "table";
 
 const ZSTD: Compression = Compression::Zstd(3);
 
-pub(crate) const CASES: &[Case] = &[
-    first("put-none-numeric", |s| {
-        put::table(s, Compression::None, tables::numeric)
-    }),
-    first("put-lz4-numeric", |s| {
-        put::table(s, Compression::Lz4, tables::numeric)
-    }),
-    first("put-zstd-numeric", |s| put::table(s, ZSTD, tables::numeric)),
-    first("put-none-strings", |s| {
-        put::table(s, Compression::None, tables::strings)
-    }),
-    first("put-lz4-strings", |s| {
-        put::table(s, Compression::Lz4, tables::strings)
-    }),
-    first("put-zstd-strings", |s| put::table(s, ZSTD, tables::strings)),
-    first("put-none-views", |s| {
-        put::table(s, Compression::None, tables::views)
-    }),
-    first("put-lz4-views", |s| {
-        put::table(s, Compression::Lz4, tables::views)
-    }),
-    first("put-zstd-views", |s| put::table(s, ZSTD, tables::views)),
-    first("put-reader", put::reader),
-    then("put-none-numeric", "open-mapped", read::open),
-    then("put-none-numeric", "sum-column-mapped", read::sum_column),
-    then("put-none-numeric", "scan-mapped", read::scan),
-    then("put-none-numeric", "rows-mapped", read::rows),
-    then("put-none-numeric", "verify-mapped", read::verify),
-    then("put-none-strings", "scan-mapped-strings", read::scan),
-    then("put-none-views", "scan-mapped-views", read::scan),
-    then("put-lz4-numeric", "batches-lz4", read::scan),
-    then("put-zstd-numeric", "batches-zstd", read::scan),
-    then("put-zstd-strings", "batches-zstd-strings", read::scan),
-    then("put-zstd-numeric", "project-zstd", read::project),
-    then("put-zstd-numeric", "rows-zstd", read::rows),
-    then("put-zstd-numeric", "verify-zstd", read::verify),
-    then("put-none-numeric", "ck-arrow", |s| {
-        command::round_trip(s, "arrow")
-    }),
-    then("put-none-strings", "ck-parquet", |s| {
-        command::round_trip(s, "parquet")
-    }),
-    first("ck-large-batches-numeric", |s| {
-        command::put_large_batches(s, tables::numeric)
-    }),
-    first("ck-large-batches-strings", |s| {
-        command::put_large_batches(s, tables::strings)
-    }),
-    first("ck-large-batches-views", |s| {
-        command::put_large_batches(s, tables::views)
-    }),
-    first("l1-slices", process::slices),
-    first("l1-empty", process::empty),
-    first("l1-cycles", process::cycles),
-    first("l1-cycles-zstd-strings", process::cycles_of_strings),
-    first("load-shared", process::load),
-    first("redis-put-none", |s| {
-        wire::put_table(Redis, s, Compression::None)
-    }),
-    first("redis-batches-none", |s| {
-        wire::batches(Redis, s, Compression::None)
-    }),
-    first("redis-whole-none", |s| {
-        wire::whole(Redis, s, Compression::None)
-    }),
-    first("redis-put-zstd", |s| wire::put_table(Redis, s, ZSTD)),
-    first("redis-batches-zstd", |s| wire::batches(Redis, s, ZSTD)),
-    first("redis-whole-zstd", |s| wire::whole(Redis, s, ZSTD)),
-    first("redis-project", |s| wire::project(Redis, s)),
-    first("memcached-put-none", |s| {
-        wire::put_table(Memcached, s, Compression::None)
-    }),
-    first("memcached-batches-none", |s| {
-        wire::batches(Memcached, s, Compression::None)
-    }),
-    first("memcached-whole-none", |s| {
-        wire::whole(Memcached, s, Compression::None)
-    }),
-    first("memcached-put-zstd", |s| {
-        wire::put_table(Memcached, s, ZSTD)
-    }),
-    first("memcached-batches-zstd", |s| {
-        wire::batches(Memcached, s, ZSTD)
-    }),
-    first("memcached-whole-zstd", |s| wire::whole(Memcached, s, ZSTD)),
-    first("memcached-project", |s| wire::project(Memcached, s)),
-    first("selftest-nothing", selftest::nothing),
-    first("selftest-buffering", selftest::buffering),
-];
+impl Case {
+    /// All of them; a case comes after the one that it goes on with.
+    pub(crate) fn all() -> Vec<Self> {
+        let cells = matrix::cells().map(Self::cell);
+        cells.chain(special()).chain(peers()).collect()
+    }
 
-const fn first(name: &'static str, run: fn(&Setting) -> Result<Metrics>) -> Case {
-    Case {
-        name,
-        after: None,
-        run,
+    pub(crate) fn run(&self, setting: &Setting) -> Result<Figures> {
+        (self.run)(setting)
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        let part = match self.part {
+            Part::Quick => "quick",
+            Part::Default => "default",
+            Part::Full => "full",
+            Part::Peers => "peers",
+        };
+        json!({
+            "case": self.name,
+            "after": self.after,
+            "server": self.server.map(Kind::name),
+            "part": part,
+            "bytes": self.bytes,
+        })
+    }
+
+    fn cell(cell: Cell) -> Self {
+        let home = cell.home();
+        Self {
+            after: (home != cell).then(|| home.name()),
+            server: cell.store.server(),
+            part: if cell.is_quick() {
+                Part::Quick
+            } else {
+                Part::Full
+            },
+            ..Self::new(&cell.name(), move |setting| cell::run(cell, setting))
+        }
+    }
+
+    fn new(name: &str, run: impl Fn(&Setting) -> Result<Figures> + 'static) -> Self {
+        Self {
+            name: name.to_owned(),
+            after: None,
+            server: None,
+            part: Part::Quick,
+            bytes: None,
+            run: Box::new(run),
+        }
+    }
+
+    fn after(self, home: &str) -> Self {
+        let after = Some(home.to_owned());
+        Self { after, ..self }
+    }
+
+    fn with(self, server: Kind) -> Self {
+        let server = Some(server);
+        Self { server, ..self }
+    }
+
+    fn of_part(self, part: Part) -> Self {
+        Self { part, ..self }
+    }
+
+    fn of_bytes(self, bytes: u64) -> Self {
+        let bytes = Some(bytes);
+        Self { bytes, ..self }
     }
 }
 
-const fn then(
-    after: &'static str,
-    name: &'static str,
-    run: fn(&Setting) -> Result<Metrics>,
-) -> Case {
-    Case {
-        name,
-        after: Some(after),
-        run,
+/// What has no place in the matrix.
+fn special() -> Vec<Case> {
+    let new = |name, run: fn(&Setting) -> Result<Figures>| Case::new(name, run);
+    vec![
+        new("put-reader", special::put_reader),
+        new("open-mapped", special::open).after("file-put-none-numeric"),
+        new("sum-column-mapped", special::sum_column).after("file-put-none-numeric"),
+        new("ck-arrow", |s| command::round_trip(s, "arrow")).after("file-put-none-numeric"),
+        new("ck-parquet", |s| command::round_trip(s, "parquet")).after("file-put-none-strings"),
+        new("ck-large-batches-numeric", |s| {
+            command::put_large_batches(s, tables::numeric)
+        }),
+        new("ck-large-batches-strings", |s| {
+            command::put_large_batches(s, tables::strings)
+        }),
+        new("ck-large-batches-views", |s| {
+            command::put_large_batches(s, tables::views)
+        }),
+        new("redis-project-wide", |s| wide::project(Kind::Redis, s)),
+        new("memcached-project-wide", |s| {
+            wide::project(Kind::Memcached, s)
+        }),
+        new("l1-slices", process::slices),
+        new("l1-empty", process::empty),
+        new("l1-churn", process::churn),
+        new("l1-churn-file", process::churn_of_store),
+        new("l1-churn-redis", process::churn_of_store)
+            .with(Kind::Redis)
+            .of_part(Part::Default),
+        new("l1-churn-memcached", process::churn_of_store)
+            .with(Kind::Memcached)
+            .of_part(Part::Default),
+        new("load-file", process::load),
+        new("load-redis", process::load).with(Kind::Redis),
+        new("load-memcached", process::load).with(Kind::Memcached),
+        new("mixed-300mb", limited::cached).of_bytes(limited::FRAME),
+        new("mixed-300mb-redis", limited::cached)
+            .with(Kind::Redis)
+            .of_bytes(limited::FRAME),
+        new("mixed-300mb-memcached", limited::cached)
+            .with(Kind::Memcached)
+            .of_bytes(limited::FRAME),
+        new("selftest-nothing", selftest::nothing),
+        new("selftest-buffering", selftest::buffering),
+        new("selftest-max", selftest::large_buffer),
+        new("selftest-slope", selftest::leaking),
+        new("selftest-min", selftest::idle),
+        new("selftest-left", selftest::left),
+        new("selftest-beyond", selftest::copy),
+        new("selftest-transfer", wide::fetch_all),
+        new("selftest-limit", limited::buffered).of_bytes(limited::FRAME),
+    ]
+}
+
+fn peers() -> impl Iterator<Item = Case> {
+    const HOME: &str = "peer-put-arrow-ipc-none";
+    let others = peer::WORKS.iter().map(|&(work, codec)| {
+        let name = format!("peer-{work}-{codec}");
+        Case::new(&name, move |s| peer::python(s, work, codec)).after(HOME)
+    });
+    let all = std::iter::once(Case::new(HOME, peer::arrow_ipc)).chain(others);
+    all.map(|case| case.of_part(Part::Peers))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_every_case_comes_after_its_home() {
+        let all = Case::all();
+        for (i, case) in all.iter().enumerate() {
+            assert!(
+                all[..i].iter().all(|other| other.name != case.name),
+                "{}",
+                case.name
+            );
+            let home = case.after.as_ref().map(|home| {
+                let home = all[..i].iter().find(|other| other.name == *home);
+                home.map(|home| (home.server, home.after.is_none()))
+            });
+            assert!(
+                home.is_none_or(|home| home == Some((case.server, true))),
+                "{}",
+                case.name
+            );
+        }
     }
 }

@@ -1,14 +1,20 @@
-//! Measures the memory of one stage per process: `memcases CASE BYTES DIR`.
+//! Measures the memory of one stage per process: `memcases CASE BYTES DIR [URL]`.
 //!
-//! A case builds its source, starts a [`probe::Probe`], runs the stage, and prints its peaks as one
-//! line of JSON. `memcases list` names the cases. `cargo xtask memtest` runs them all and holds the
-//! figures against `xtask/ceilings.toml`.
+//! A case builds its source, or takes what the case before it has left, starts a [`probe::Probe`], runs the
+//! stage, and prints its peaks and its memory over time as one line of JSON. `memcases list` names the cases,
+//! `memcases serve` runs a server for them. `cargo xtask memtest` runs them all and holds the figures
+//! against `xtask/ceilings.toml`.
 #![allow(clippy::print_stdout, reason = "a command prints its results")]
 
 mod cases;
+mod digest;
+mod matrix;
 mod probe;
 mod rss;
+mod series;
+mod server;
 mod tables;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,7 +22,8 @@ use std::process::ExitCode;
 use serde_json::json;
 use testkit::heap::CountingAllocator;
 
-use crate::cases::{CASES, Setting};
+use crate::cases::{Case, Setting};
+use crate::probe::Figures;
 
 /// Counts as the resident size does, which the cases measure beside it.
 #[global_allocator]
@@ -39,25 +46,42 @@ fn main() -> ExitCode {
 fn run(args: &[String]) -> Result<()> {
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["list"] => {
-            for case in CASES {
-                println!("{}", json!({ "case": case.name, "after": case.after }));
+            for case in Case::all() {
+                println!("{}", case.json());
             }
             Ok(())
         }
-        [name, bytes, dir] => {
-            let case = CASES.iter().find(|case| case.name == name);
-            let case = case.ok_or_else(|| format!("no case {name:?}"))?;
-            let setting = Setting {
-                bytes: bytes.parse()?,
-                dir: PathBuf::from(dir),
-            };
-            let metrics = (case.run)(&setting)?;
-            println!(
-                "{}",
-                json!({ "case": name, "bytes": setting.bytes, "metrics": metrics })
-            );
+        ["serve", kind, bytes] => server::serve(kind, bytes.parse()?),
+        ["inside", work, ref setting @ ..] => {
+            print(work, &cases::inside(work, &parse(setting)?)?);
             Ok(())
         }
-        _ => Err("usage: memcases list | memcases CASE BYTES DIR".into()),
+        [name, ref setting @ ..] if !setting.is_empty() => {
+            let case = Case::all().into_iter().find(|case| case.name == name);
+            let case = case.ok_or_else(|| format!("no case {name:?}"))?;
+            print(name, &case.run(&parse(setting)?)?);
+            Ok(())
+        }
+        _ => Err("usage: memcases list | serve KIND BYTES | CASE BYTES DIR [URL]".into()),
     }
+}
+
+fn parse(setting: &[&str]) -> Result<Setting> {
+    let (bytes, dir, server) = match *setting {
+        [bytes, dir] => (bytes, dir, None),
+        [bytes, dir, server] => (bytes, dir, Some(server.to_owned())),
+        _ => return Err("expected BYTES DIR [URL]".into()),
+    };
+    Ok(Setting {
+        bytes: bytes.parse()?,
+        dir: PathBuf::from(dir),
+        server,
+    })
+}
+
+fn print(case: &str, figures: &Figures) {
+    println!(
+        "{}",
+        json!({ "case": case, "metrics": figures.metrics, "series": figures.series })
+    );
 }

@@ -1,29 +1,74 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 use testkit::heap;
 
 use crate::Result;
 use crate::rss::{self, Resident, Status};
+use crate::series::{Moment, Series};
 
-/// What a case reports: byte peaks, and whatever else it measured, by name.
-pub(crate) type Metrics = Map<String, Value>;
+/// What a case reports: byte peaks and whatever else it measured, by name, and its memory over time.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    pub(crate) metrics: Map<String, Value>,
+    pub(crate) series: Option<Value>,
+}
+
+impl Figures {
+    /// Those that another process of this program has printed.
+    pub(crate) fn parse(line: &[u8]) -> Result<Self> {
+        let json: Value = serde_json::from_slice(line)?;
+        let metrics = json["metrics"].as_object().ok_or("no metrics")?.clone();
+        let series = Some(json["series"].clone());
+        Ok(Self { metrics, series })
+    }
+
+    pub(crate) fn add(&mut self, name: &str, value: impl Into<Value>) {
+        self.metrics.insert(name.to_owned(), value.into());
+    }
+
+    /// A metric in bytes.
+    pub(crate) fn bytes(&self, name: &str) -> Result<u64> {
+        let value = self.metrics.get(name).and_then(Value::as_u64);
+        Ok(value.ok_or_else(|| format!("{name} was not measured"))?)
+    }
+
+    /// Adds `part` in relation to `whole`.
+    #[expect(clippy::cast_precision_loss, reason = "a ratio with three digits")]
+    pub(crate) fn add_ratio(&mut self, name: &str, part: u64, whole: u64) {
+        self.add(name, part as f64 / whole as f64);
+    }
+
+    /// `beyond`, `rss_beyond` and `anon_beyond`: what comes on top of `allowed` bytes.
+    pub(crate) fn add_beyond(&mut self, allowed: u64) -> Result<()> {
+        let metrics = [
+            ("beyond", "heap"),
+            ("rss_beyond", "rss"),
+            ("anon_beyond", "anon"),
+        ];
+        for (name, of) in metrics {
+            let beyond = self.bytes(of)?.saturating_sub(allowed);
+            self.add(name, beyond);
+        }
+        Ok(())
+    }
+}
 
 const INTERVAL: Duration = Duration::from_millis(2);
 
 /// Watches the memory of this process from [`Probe::start`] to [`Probe::stop`].
 ///
 /// Start it when the source stands: peaks count from there. The heap's peak is exact, and so is that
-/// of the resident size, which the kernel keeps; its parts are sampled.
+/// of the resident size, which the kernel keeps; its parts, and the series, are sampled.
 pub(crate) struct Probe {
     heap: usize,
     before: Resident,
     status: Status,
     done: Arc<AtomicBool>,
-    sampler: JoinHandle<Option<Resident>>,
+    sampler: JoinHandle<Option<(Resident, Series)>>,
 }
 
 impl Probe {
@@ -32,7 +77,8 @@ impl Probe {
         let sampler = thread::Builder::new().stack_size(64 << 10).spawn({
             let done = Arc::clone(&done);
             let status = Status::own()?;
-            move || sample(&status, &done)
+            let series = Series::new();
+            move || sample(&status, &done, series)
         })?;
         let status = Status::own()?;
         heap::trim();
@@ -50,41 +96,68 @@ impl Probe {
     }
 
     /// The peaks above what there was at the start: `heap`, `rss`, `anon` and `file`, in bytes.
-    pub(crate) fn stop(self) -> Result<Metrics> {
+    pub(crate) fn stop(self) -> Result<Figures> {
         let heap = heap::peak();
         let last = self.status.read().ok_or("no status of this process")?;
         self.done.store(true, SeqCst);
         self.sampler.thread().unpark();
-        let sampled = self
+        let (sampled, series) = self
             .sampler
             .join()
             .ok()
             .flatten()
             .ok_or("the sampler failed")?;
-        let mut metrics = Metrics::new();
+        let mut figures = Figures::default();
         let mut add = |name: &str, peak: u64, before: u64| {
-            metrics.insert(name.to_owned(), peak.saturating_sub(before).into());
+            figures.add(name, peak.saturating_sub(before));
         };
         add("heap", heap as u64, self.heap as u64);
         add("rss", last.peak, self.before.all);
         add("anon", sampled.anon.max(last.anon), self.before.anon);
         add("file", sampled.file.max(last.file), self.before.file);
-        Ok(metrics)
+        figures.series = Some(series.json(Moment {
+            heap: self.heap as u64,
+            rss: self.before.all,
+            anon: self.before.anon,
+        }));
+        Ok(figures)
+    }
+
+    /// As [`Probe::stop`], and `left`: what is resident beyond what was at the start, half a second from now
+    /// and without the help of [`heap::trim`].
+    pub(crate) fn stop_later(self) -> Result<Figures> {
+        // What was let go of is given back in the background.
+        thread::sleep(Duration::from_millis(500));
+        let now = self.status.read().ok_or("no status of this process")?;
+        let left = now.all.saturating_sub(self.before.all);
+        let mut figures = self.stop()?;
+        figures.add("left", left);
+        Ok(figures)
     }
 }
 
 /// The highest values until `done`, once unparked. Waking up without that does no harm but to count
 /// what stood before the start.
-fn sample(status: &Status, done: &AtomicBool) -> Option<Resident> {
+fn sample(status: &Status, done: &AtomicBool, mut series: Series) -> Option<(Resident, Series)> {
     let mut highest = Resident::default();
     thread::park();
-    while !done.load(SeqCst) {
+    let start = Instant::now();
+    loop {
+        let last = done.load(SeqCst);
         let now = status.read()?;
         highest.anon = highest.anon.max(now.anon);
         highest.file = highest.file.max(now.file);
+        let moment = Moment {
+            heap: heap::live() as u64,
+            rss: now.all,
+            anon: now.anon,
+        };
+        series.add(start.elapsed(), moment);
+        if last {
+            return Some((highest, series));
+        }
         thread::park_timeout(INTERVAL);
     }
-    Some(highest)
 }
 
 #[cfg(test)]
@@ -93,17 +166,26 @@ mod tests {
 
     // One test only: the counters are those of the whole process.
     #[test]
-    fn a_large_buffer_shows_in_heap_and_resident_size() {
+    fn a_large_buffer_shows_in_heap_resident_size_and_series() {
         const SIZE: u64 = 48 << 20;
         let probe = Probe::start().unwrap();
         let buffer = vec![1_u8; 48 << 20];
         let sum: u64 = buffer.iter().map(|&byte| u64::from(byte)).sum();
+        // Time for the sampler, on a machine that has others to serve too.
+        thread::sleep(INTERVAL * 250);
         drop(buffer);
-        let metrics = probe.stop().unwrap();
+        let figures = probe.stop_later().unwrap();
         assert_eq!(sum, SIZE);
         for name in ["heap", "rss"] {
-            let peak = metrics[name].as_u64().unwrap();
+            let peak = figures.bytes(name).unwrap();
             assert!((SIZE * 9 / 10..SIZE * 3).contains(&peak), "{name}: {peak}");
         }
+        assert!(figures.bytes("left").unwrap() < SIZE / 2);
+        let series = figures.series.unwrap();
+        let before = series["before"]["heap"].as_u64().unwrap();
+        let heap = series["heap"].as_array().unwrap().iter();
+        let highest = heap.filter_map(Value::as_u64).max().unwrap();
+        // Starting the sampler holds a little that is let go of after the start was read.
+        assert!(highest >= before + SIZE * 9 / 10, "{highest} after {before}");
     }
 }

@@ -67,8 +67,13 @@ fn parse(status: &str) -> Option<Resident> {
 
 /// Makes [`Resident::peak`] of this process start anew.
 pub(crate) fn reset_peak() -> Result<()> {
-    Ok(fs::write("/proc/self/clear_refs", "5")
-        .map_err(|error| format!("/proc/self/clear_refs: {error}"))?)
+    reset_peak_of(std::process::id())
+}
+
+/// Makes [`Resident::peak`] of a child start anew.
+pub(crate) fn reset_peak_of(pid: u32) -> Result<()> {
+    let path = format!("/proc/{pid}/clear_refs");
+    Ok(fs::write(&path, "5").map_err(|error| format!("{path}: {error}"))?)
 }
 
 /// Resident bytes of this process in mappings of files under `dir`, to the page.

@@ -1,10 +1,16 @@
 //! The tables that the cases store, made without leaving garbage behind.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::builder::StringViewBuilder;
-use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
-use arrow_buffer::{Buffer, OffsetBuffer, ScalarBuffer};
+use arrow_array::types::{ArrowDictionaryKeyType, Int8Type, Int32Type};
+use arrow_array::{
+    Array, ArrayRef, DictionaryArray, Float64Array, Int64Array, ListArray, PrimitiveArray,
+    RecordBatch, StringArray, StructArray,
+};
+use arrow_buffer::{Buffer, NullBuffer, OffsetBuffer};
+use arrow_schema::Field;
 
 use crate::Result;
 
@@ -62,35 +68,91 @@ pub(crate) fn wide(bytes: u64) -> Result<Vec<RecordBatch>> {
 pub(crate) fn strings(bytes: u64) -> Result<Vec<RecordBatch>> {
     batches(bytes, |first, bytes| {
         let rows = first..first + bytes / ROW_OF_STRINGS;
-        let text = |column| -> Result<ArrayRef> {
-            let mut offsets: Vec<i32> = Vec::with_capacity(length(rows.clone())? + 1);
-            let mut text = Vec::with_capacity(length(rows.clone())? * MEAN_WORDS * WORD);
-            offsets.push(0);
-            for row in rows.clone() {
-                for i in 0..words(column, row) {
-                    text.extend_from_slice(word(column, row + i).as_bytes());
-                }
-                offsets.push(i32::try_from(text.len())?);
-            }
-            text.shrink_to_fit();
-            let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
-            Ok(Arc::new(StringArray::try_new(
-                offsets,
-                Buffer::from_vec(text),
-                None,
-            )?))
-        };
-        let ids: ArrayRef = Arc::new(
-            rows.clone()
-                .map(|row| integer(0, row))
-                .collect::<Int64Array>(),
-        );
         Ok(RecordBatch::try_from_iter([
-            ("id", ids),
-            ("comment", text(1)?),
-            ("note", text(2)?),
+            ("id", ids(rows.clone())),
+            ("comment", text(rows.clone(), |row| words(1, row))?),
+            ("note", text(rows, |row| words(2, row))?),
         ])?)
     })
+}
+
+/// Lists of structs, some of them null, and a struct with text.
+pub(crate) fn nested(bytes: u64) -> Result<Vec<RecordBatch>> {
+    batches(bytes, |first, bytes| {
+        let rows = first..first + bytes / ROW_OF_NESTED;
+        let is_null = |row| mix(4, row).is_multiple_of(10);
+        let items = rows.clone().map(|row| match is_null(row) {
+            true => 0,
+            false => length(0..mix(3, row) % 7),
+        });
+        let offsets = OffsetBuffer::<i32>::from_lengths(items);
+        let last = u64::try_from(offsets.last())?;
+        let items = fields([("sku", ids(0..last)), ("price", prices(5, 0..last))])?;
+        let nulls: NullBuffer = rows.clone().map(|row| !is_null(row)).collect();
+        let item = Arc::new(Field::new("item", items.data_type().clone(), false));
+        let items = ListArray::try_new(item, offsets, Arc::new(items), Some(nulls))?;
+        let place = fields([
+            ("name", text(rows.clone(), |row| words(6, row))?),
+            ("height", prices(7, rows.clone())),
+        ])?;
+        let columns: [(&str, ArrayRef); 3] = [
+            ("id", ids(rows)),
+            ("items", Arc::new(items)),
+            ("place", Arc::new(place)),
+        ];
+        Ok(RecordBatch::try_from_iter(columns)?)
+    })
+}
+
+/// Two columns of categories beside numbers. All batches share their dictionaries.
+pub(crate) fn dictionary(bytes: u64) -> Result<Vec<RecordBatch>> {
+    let (cities, kinds) = (categories("city", CITIES), categories("kind", KINDS));
+    batches(bytes, |first, bytes| {
+        let rows = first..first + bytes / ROW_OF_DICTIONARY;
+        Ok(RecordBatch::try_from_iter([
+            ("id", ids(rows.clone())),
+            ("price", prices(1, rows.clone())),
+            ("city", category::<Int32Type>(2, rows.clone(), &cities)?),
+            ("kind", category::<Int8Type>(3, rows, &kinds)?),
+        ])?)
+    })
+}
+
+/// Text of 0.5 to 1.5 KiB a row, and in the middle a run of rows, with half of all bytes, of a hundred times
+/// that.
+pub(crate) fn skewed(bytes: u64) -> Result<Vec<RecordBatch>> {
+    batches(bytes, |first, bytes| {
+        let narrow = bytes / 2 / ROW_OF_SKEWED;
+        let rows = first..first + narrow + narrow / 100;
+        let run = first + narrow / 2..first + narrow / 2 + narrow / 100;
+        let width = |row| {
+            let narrow = 64 + mix(1, row) % 128;
+            if run.contains(&row) {
+                narrow * 100
+            } else {
+                narrow
+            }
+        };
+        Ok(RecordBatch::try_from_iter([
+            ("id", ids(rows.clone())),
+            ("text", text(rows, width)?),
+        ])?)
+    })
+}
+
+/// Numbers, text and categories, as data frames have them, in one batch.
+pub(crate) fn mixed(bytes: u64) -> Result<Vec<RecordBatch>> {
+    let (cities, kinds) = (categories("city", CITIES), categories("kind", KINDS));
+    let rows = 0..bytes / ROW_OF_MIXED;
+    Ok(vec![RecordBatch::try_from_iter([
+        ("id", ids(rows.clone())),
+        ("price", prices(1, rows.clone())),
+        ("amount", prices(2, rows.clone())),
+        ("quantity", ids(rows.clone())),
+        ("comment", text(rows.clone(), |row| words(3, row))?),
+        ("city", category::<Int32Type>(4, rows.clone(), &cities)?),
+        ("kind", category::<Int8Type>(5, rows, &kinds)?),
+    ])?])
 }
 
 /// Like the line items of TPC-H: numbers beside short and long text in views.
@@ -103,31 +165,27 @@ pub(crate) fn views(bytes: u64) -> Result<Vec<RecordBatch>> {
             for row in rows.clone() {
                 text.clear();
                 for i in 0..if short { 1 } else { words(column, row) } {
-                    text.push_str(word(column, row + i));
+                    text.push_str(word(mix(column, row).wrapping_add(i)));
                 }
                 builder.append_value(&text);
             }
             Arc::new(builder.finish())
         };
-        let ids: ArrayRef = Arc::new(
-            rows.clone()
-                .map(|row| integer(0, row))
-                .collect::<Int64Array>(),
-        );
-        let prices: ArrayRef = Arc::new(
-            rows.clone()
-                .map(|row| price(1, row))
-                .collect::<Float64Array>(),
-        );
         let columns = [
-            ("id", ids),
-            ("price", prices),
+            ("id", ids(rows.clone())),
+            ("price", prices(1, rows.clone())),
             ("mode", text(2, true)),
             ("comment", text(3, false)),
         ];
         Ok(RecordBatch::try_from_iter(columns)?)
     })
 }
+
+/// Every maker of tables of any size.
+#[cfg(test)]
+pub(crate) const ALL: [Make; 8] = [
+    numeric, wide, strings, nested, dictionary, skewed, views, mixed,
+];
 
 fn batches(bytes: u64, make: impl Fn(u64, u64) -> Result<RecordBatch>) -> Result<Vec<RecordBatch>> {
     let starts = (0..bytes).step_by(usize::try_from(LARGEST_BATCH)?);
@@ -136,14 +194,83 @@ fn batches(bytes: u64, make: impl Fn(u64, u64) -> Result<RecordBatch>) -> Result
         .collect()
 }
 
+fn ids(rows: Range<u64>) -> ArrayRef {
+    Arc::new(rows.map(|row| integer(0, row)).collect::<Int64Array>())
+}
+
+fn prices(column: u64, rows: Range<u64>) -> ArrayRef {
+    Arc::new(rows.map(|row| price(column, row)).collect::<Float64Array>())
+}
+
+/// Text of so many words a row.
+fn text(rows: Range<u64>, words: impl Fn(u64) -> u64) -> Result<ArrayRef> {
+    let offsets =
+        OffsetBuffer::<i32>::from_lengths(rows.clone().map(|row| length(0..words(row)) * WORD));
+    let mut text = Vec::with_capacity(usize::try_from(offsets.last())?);
+    for row in rows {
+        let first = mix(0, row);
+        for i in 0..words(row) {
+            text.extend_from_slice(word(first.wrapping_add(i)).as_bytes());
+        }
+    }
+    Ok(Arc::new(StringArray::try_new(
+        offsets,
+        Buffer::from_vec(text),
+        None,
+    )?))
+}
+
+/// A struct without nulls.
+fn fields<const N: usize>(columns: [(&str, ArrayRef); N]) -> Result<StructArray> {
+    let (fields, arrays): (Vec<_>, Vec<_>) = columns
+        .into_iter()
+        .map(|(name, array)| (Field::new(name, array.data_type().clone(), false), array))
+        .unzip();
+    Ok(StructArray::try_new(fields.into(), arrays, None)?)
+}
+
+/// The values of a dictionary.
+fn categories(name: &str, count: u64) -> ArrayRef {
+    let values = (0..count).map(|n| Some(format!("{name} {n:016}")));
+    Arc::new(values.collect::<StringArray>())
+}
+
+/// A value of `values` for each row.
+fn category<K>(column: u64, rows: Range<u64>, values: &ArrayRef) -> Result<ArrayRef>
+where
+    K: ArrowDictionaryKeyType,
+    K::Native: TryFrom<u64>,
+{
+    let count = values.len() as u64;
+    let keys = rows.map(|row| K::Native::try_from(mix(column, row) % count).unwrap_or_default());
+    let keys = PrimitiveArray::<K>::new(keys.collect(), None);
+    Ok(Arc::new(DictionaryArray::try_new(
+        keys,
+        Arc::clone(values),
+    )?))
+}
+
 /// Characters of a [`word`].
 const WORD: usize = 8;
 
-/// What [`words`] is on average, rounded up.
-const MEAN_WORDS: usize = 4;
+/// Values of the dictionaries of [`dictionary`]: 1.3 MiB, and a handful.
+const CITIES: u64 = 50_000;
+const KINDS: u64 = 5;
 
 /// Bytes of an id and two texts with their offsets.
 const ROW_OF_STRINGS: u64 = 8 + 2 * (4 + 28);
+
+/// Bytes of an id, 2.7 items with an offset, and a place.
+const ROW_OF_NESTED: u64 = 8 + 43 + 4 + 4 + 28 + 8;
+
+/// Bytes of two numbers and two keys.
+const ROW_OF_DICTIONARY: u64 = 8 + 8 + 4 + 1;
+
+/// Bytes of a narrow row: 127.5 words, an id and an offset.
+const ROW_OF_SKEWED: u64 = 1020 + 8 + 4;
+
+/// Bytes of four numbers, a text and two keys.
+const ROW_OF_MIXED: u64 = 4 * 8 + 4 + 28 + 4 + 1;
 
 /// Bytes of two numbers, a view, and a view with its text.
 const ROW_OF_VIEWS: u64 = 8 + 8 + 16 + 16 + 28;
@@ -152,17 +279,17 @@ fn words(column: u64, row: u64) -> u64 {
     mix(column, row) % 8
 }
 
-fn word(column: u64, row: u64) -> &'static str {
+fn word(row: u64) -> &'static str {
     const WORDS: [&str; 16] = [
         "furious ", "deposit ", "request ", "theodol ", "package ", "account ", "instruc ",
         "foxes   ", "pending ", "quickly ", "regular ", "special ", "express ", "platele ",
         "carefu  ", "ironic  ",
     ];
-    WORDS[(mix(column, row) >> 60) as usize]
+    WORDS[(mix(1, row) >> 60) as usize]
 }
 
-fn length(rows: std::ops::Range<u64>) -> Result<usize> {
-    Ok(usize::try_from(rows.end - rows.start)?)
+fn length(range: Range<u64>) -> usize {
+    usize::try_from(range.end - range.start).unwrap_or(usize::MAX)
 }
 
 /// A key that rises, with noise.
@@ -186,15 +313,36 @@ fn mix(column: u64, row: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use arrow_array::cast::AsArray;
+
     use super::*;
 
     #[test]
     fn every_table_has_about_the_size_that_was_asked_for() {
-        for make in [numeric as Make, wide, strings, views] {
-            let batches = make(8 << 20).unwrap();
-            let bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
-            assert!((7 << 20..10 << 20).contains(&bytes), "{bytes}");
+        for (i, make) in ALL.into_iter().enumerate() {
+            let bytes = crate::digest::bytes(&make(32 << 20).unwrap());
+            assert!((30 << 20..35 << 20).contains(&bytes), "{i}: {bytes}");
         }
+    }
+
+    #[test]
+    fn a_run_of_rows_is_a_hundred_times_wider() {
+        let batch = skewed(16 << 20).unwrap().remove(0);
+        let text = batch.column(1).as_string::<i32>();
+        let mut widths: Vec<_> = text
+            .offsets()
+            .windows(2)
+            .map(|pair| pair[1] - pair[0])
+            .collect();
+        let first = widths.iter().position(|&width| width > 8192).unwrap();
+        let last = widths.iter().rposition(|&width| width > 8192).unwrap();
+        assert!(
+            widths[first..=last]
+                .iter()
+                .all(|&width| (51_200..160_000).contains(&width))
+        );
+        widths.drain(first..=last);
+        assert!(widths.iter().all(|&width| (512..1600).contains(&width)));
     }
 
     #[test]

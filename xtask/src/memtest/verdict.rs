@@ -1,32 +1,25 @@
 use std::collections::BTreeMap;
 
-use super::ceilings::{Ceiling, show};
+use super::ceilings::{Ceiling, Check, show};
+use super::record::Run;
 use crate::report;
 
-/// What one case measured at one size.
-#[derive(Debug, Clone)]
-pub(super) struct Run {
-    /// The size of the source.
-    pub(super) bytes: u64,
-    pub(super) metrics: BTreeMap<String, f64>,
+/// A check of a metric that did not hold.
+struct Problem {
+    check: Check,
+    metric: String,
+    text: String,
 }
 
 /// What is wrong with the runs of a case. `runs` go from the smallest to the largest size.
 pub(super) fn judge(case: &str, ceiling: &Ceiling, runs: &[Run]) -> Vec<String> {
-    let beyond: Vec<_> = runs.iter().flat_map(|run| beyond(ceiling, run)).collect();
-    let growing = growing(ceiling, runs);
-    let mut problems = if ceiling.must_fail {
-        let both = [
-            (beyond, "passes its ceilings"),
-            (growing, "does not grow with its size"),
-        ];
-        let missed = both.into_iter().filter(|(problems, _)| problems.is_empty());
-        missed
-            .map(|(_, what)| format!("a case that must fail {what}: the check cannot fail"))
-            .collect()
-    } else {
-        beyond.into_iter().chain(growing).collect::<Vec<_>>()
-    };
+    let beyond = runs.iter().flat_map(|run| beyond(ceiling, run));
+    let found: Vec<_> = beyond.chain(growing(ceiling, runs)).collect();
+    let mut problems = passed(ceiling, &found);
+    let unexpected = found
+        .into_iter()
+        .filter(|problem| !ceiling.must_fail.contains(&problem.check));
+    problems.extend(unexpected.map(|problem| problem.text));
     problems.extend(missing(ceiling, runs));
     problems
         .into_iter()
@@ -34,28 +27,63 @@ pub(super) fn judge(case: &str, ceiling: &Ceiling, runs: &[Run]) -> Vec<String> 
         .collect()
 }
 
-fn beyond(ceiling: &Ceiling, run: &Run) -> Vec<String> {
+/// Checks that a case must fail, but has passed.
+fn passed(ceiling: &Ceiling, found: &[Problem]) -> Vec<String> {
+    let expected = ceiling.must_fail.iter().flat_map(|&check| {
+        let bounds = match check {
+            Check::Max => &ceiling.limits,
+            Check::Min => &ceiling.floors,
+            Check::Slope => &ceiling.slopes,
+        };
+        bounds.keys().map(move |metric| (check, metric))
+    });
+    let passed = expected.filter(|(check, metric)| {
+        let mut failed = found.iter();
+        !failed.any(|problem| problem.check == *check && problem.metric == **metric)
+    });
+    passed
+        .map(|(check, metric)| {
+            let check = check.name();
+            format!("must fail {check} of {metric}, but passes: the check cannot fail")
+        })
+        .collect()
+}
+
+fn beyond(ceiling: &Ceiling, run: &Run) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let mut expect = |bounds: &BTreeMap<String, f64>, holds: fn(f64, f64) -> bool, what: &str| {
-        for (metric, &bound) in bounds {
-            if let Some(&value) = run.metrics.get(metric)
-                && !holds(value, bound)
-            {
-                let (value, bound) = (show(metric, value), show(metric, bound));
-                problems.push(format!(
-                    "{metric} {value} at {}, {what} {bound}",
-                    report::bytes(run.bytes)
-                ));
+    let mut expect =
+        |check, bounds: &BTreeMap<String, f64>, holds: fn(f64, f64) -> bool, what: &str| {
+            for (metric, &bound) in bounds {
+                if let Some(&value) = run.metrics.get(metric)
+                    && !holds(value, bound)
+                {
+                    let (value, bound) = (show(metric, value), show(metric, bound));
+                    let at = report::bytes(run.bytes);
+                    problems.push(Problem {
+                        check,
+                        metric: metric.clone(),
+                        text: format!("{metric} {value} at {at}, {what} {bound}"),
+                    });
+                }
             }
-        }
-    };
-    expect(&ceiling.limits, |value, limit| value <= limit, "more than");
-    expect(&ceiling.floors, |value, floor| value >= floor, "less than");
+        };
+    expect(
+        Check::Max,
+        &ceiling.limits,
+        |value, limit| value <= limit,
+        "more than",
+    );
+    expect(
+        Check::Min,
+        &ceiling.floors,
+        |value, floor| value >= floor,
+        "less than",
+    );
     problems
 }
 
 #[expect(clippy::cast_precision_loss, reason = "sizes are far below 2^53 bytes")]
-fn growing(ceiling: &Ceiling, runs: &[Run]) -> Vec<String> {
+fn growing(ceiling: &Ceiling, runs: &[Run]) -> Vec<Problem> {
     let [smallest, .., largest] = runs else {
         return Vec::new();
     };
@@ -69,9 +97,11 @@ fn growing(ceiling: &Ceiling, runs: &[Run]) -> Vec<String> {
             let slope = (after - before - noise) / grown;
             if slope > bound {
                 let (before, after) = (show(metric, *before), show(metric, *after));
-                problems.push(format!(
-                    "{metric} grows with the source, from {before} to {after}"
-                ));
+                problems.push(Problem {
+                    check: Check::Slope,
+                    metric: metric.clone(),
+                    text: format!("{metric} grows with the source, from {before} to {after}"),
+                });
             }
         }
     }
@@ -102,14 +132,15 @@ mod tests {
         Run {
             bytes: mib << 20,
             metrics: BTreeMap::from([("heap".to_owned(), heap_mib * MIB)]),
+            series: serde_json::Value::Null,
         }
     }
 
-    fn ceiling(must_fail: bool) -> Ceiling {
+    fn ceiling(must_fail: &[Check]) -> Ceiling {
         Ceiling {
             limits: BTreeMap::from([("heap".to_owned(), 4.0 * MIB)]),
             slopes: BTreeMap::from([("heap".to_owned(), 0.004)]),
-            must_fail,
+            must_fail: must_fail.to_vec(),
             ..Ceiling::default()
         }
     }
@@ -117,14 +148,14 @@ mod tests {
     #[test]
     fn a_flat_case_below_its_ceiling_passes() {
         assert_eq!(
-            judge("put", &ceiling(false), &[run(64, 2.0), run(256, 2.1)]),
+            judge("put", &ceiling(&[]), &[run(64, 2.0), run(256, 2.1)]),
             [""; 0]
         );
     }
 
     #[test]
     fn a_peak_beyond_the_ceiling_fails_at_any_size() {
-        let problems = judge("put", &ceiling(false), &[run(64, 4.5), run(256, 2.0)]);
+        let problems = judge("put", &ceiling(&[]), &[run(64, 4.5), run(256, 2.0)]);
         assert_eq!(
             problems,
             ["put: heap 4.5 MiB at 64.0 MiB, more than 4.0 MiB"]
@@ -135,7 +166,7 @@ mod tests {
     fn a_peak_that_grows_with_the_size_fails_below_the_ceiling_too() {
         let problems = judge(
             "put",
-            &ceiling(false),
+            &ceiling(&[]),
             &[run(64, 1.0), run(128, 2.0), run(256, 3.0)],
         );
         assert_eq!(
@@ -149,7 +180,7 @@ mod tests {
         let noise = BTreeMap::from([("heap".to_owned(), 2.0 * MIB)]);
         let ceiling = Ceiling {
             noise,
-            ..ceiling(false)
+            ..ceiling(&[])
         };
         assert_eq!(
             judge("put", &ceiling, &[run(64, 1.0), run(256, 3.0)]),
@@ -168,7 +199,7 @@ mod tests {
             "put",
             &Ceiling {
                 floors,
-                ..ceiling(false)
+                ..ceiling(&[])
             },
             &[run(64, 2.0)],
         );
@@ -185,7 +216,7 @@ mod tests {
             "put",
             &Ceiling {
                 limits,
-                ..ceiling(false)
+                ..ceiling(&[])
             },
             &[run(64, 2.0)],
         );
@@ -193,20 +224,27 @@ mod tests {
     }
 
     #[test]
-    fn a_case_that_must_fail_has_to_fail_both_checks() {
-        assert_eq!(
-            judge("buffer", &ceiling(true), &[run(64, 64.0), run(256, 256.0)]),
-            [""; 0]
+    fn a_case_that_must_fail_has_to_fail_its_checks_and_no_others() {
+        let both = ceiling(&[Check::Max, Check::Slope]);
+        let growing = [run(64, 64.0), run(256, 256.0)];
+        let (flat, low) = (
+            [run(64, 64.0), run(256, 64.0)],
+            [run(64, 1.0), run(256, 3.0)],
         );
-        let flat = judge("buffer", &ceiling(true), &[run(64, 64.0), run(256, 64.0)]);
+        assert_eq!(judge("buffer", &both, &growing), [""; 0]);
         assert_eq!(
-            flat,
-            ["buffer: a case that must fail does not grow with its size: the check cannot fail"]
+            judge("buffer", &both, &flat),
+            ["buffer: must fail slope of heap, but passes: the check cannot fail"]
         );
-        let low = judge("buffer", &ceiling(true), &[run(64, 1.0), run(256, 3.0)]);
         assert_eq!(
-            low,
-            ["buffer: a case that must fail passes its ceilings: the check cannot fail"]
+            judge("buffer", &both, &low),
+            ["buffer: must fail max of heap, but passes: the check cannot fail"]
+        );
+        assert_eq!(judge("leak", &ceiling(&[Check::Slope]), &low), [""; 0]);
+        assert_eq!(judge("leak", &ceiling(&[Check::Max]), &flat), [""; 0]);
+        assert_eq!(
+            judge("leak", &ceiling(&[Check::Max]), &growing),
+            ["leak: heap grows with the source, from 64.0 MiB to 256.0 MiB"]
         );
     }
 }

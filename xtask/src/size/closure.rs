@@ -84,39 +84,44 @@ const ABSENCES: &[Absence] = &[
     },
 ];
 
-/// What a crate may bring all the same, with the reason.
-const EXCEPTIONS: &[(&str, &str, &str)] = &[
+/// What programs may bring all the same, with the reason.
+const EXCEPTIONS: &[(&[&str], &str, &str)] = &[
     (
-        "ck-backend-redis",
+        &["ck-backend-redis", "ck-cache-all"],
         "openssl-probe",
         "rustls-native-certs finds the system's certificates with it; it links nothing",
     ),
     (
-        "ck-backend-redis",
+        &[
+            "ck-backend-redis",
+            "ck-backend-redis-plain",
+            "ck-cache-all",
+            "ck-cache-reader",
+        ],
         "rand",
         "the crate redis spreads its retries with it",
     ),
 ];
 
-/// The crates of `closure` that must stay out of `name`.
-pub(super) fn intruders(name: &str, closure: &[String]) -> Vec<String> {
+/// The crates of `closure` that must stay out of a program for `library`.
+pub(super) fn intruders(program: &str, library: &str, closure: &[String]) -> Vec<String> {
     let rules = ABSENCES
         .iter()
-        .filter(|rule| rule.under.is_empty() || rule.under.contains(&name));
+        .filter(|rule| rule.under.is_empty() || rule.under.contains(&library));
     rules
         .flat_map(|rule| {
             let found = closure
                 .iter()
                 .filter(|entry| rule.names.iter().any(|names| matches(names, entry)))
-                .filter(|entry| !is_excepted(name, entry));
-            found.map(|entry| format!("{name}: {entry} must stay out: {}", rule.reason))
+                .filter(|entry| !is_excepted(program, entry));
+            found.map(|entry| format!("{program}: {entry} must stay out: {}", rule.reason))
         })
         .collect()
 }
 
-fn is_excepted(name: &str, entry: &str) -> bool {
+fn is_excepted(program: &str, entry: &str) -> bool {
     let mut exceptions = EXCEPTIONS.iter();
-    exceptions.any(|(of, brings, _)| *of == name && matches(brings, entry))
+    exceptions.any(|(of, brings, _)| of.contains(&program) && matches(brings, entry))
 }
 
 /// Whether `entry`, a name and a version, is one of `names`.
@@ -181,15 +186,15 @@ mod tests {
     #[test]
     fn what_must_stay_out_is_found_where_it_must() {
         let closure: Vec<_> = ["arrow-array 60", "bytes 1"].map(str::to_owned).into();
-        assert_eq!(intruders("ck-cache", &closure), [""; 0]);
-        let found = intruders("ck-core", &closure);
+        assert_eq!(intruders("ck-cache", "ck-cache", &closure), [""; 0]);
+        let found = intruders("ck-core", "ck-core", &closure);
         assert_eq!(
             found,
             ["ck-core: arrow-array 60 must stay out: knows bytes, not tables"]
         );
         let closure = ["rand 0.10".to_owned()];
-        assert_eq!(intruders("ck-backend-redis", &closure), [""; 0]);
-        assert_eq!(intruders("ck-cache", &closure).len(), 1);
+        assert_eq!(intruders("ck-cache-reader", "ck-cache", &closure), [""; 0]);
+        assert_eq!(intruders("ck-cache", "ck-cache", &closure).len(), 1);
     }
 
     #[test]
@@ -199,7 +204,7 @@ mod tests {
             for names in rule.names {
                 let entry = format!("{} 1", names.replace('*', "x"));
                 assert_eq!(
-                    intruders(under, std::slice::from_ref(&entry)).len(),
+                    intruders(under, under, std::slice::from_ref(&entry)).len(),
                     1,
                     "{entry}"
                 );

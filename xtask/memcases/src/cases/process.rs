@@ -5,17 +5,15 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use ck_cache::blocking::Cache;
 use ck_cache::{LoadOptions, PutOptions, Table};
-use testkit::heap;
 
-use super::{Setting, TABLE, ZSTD};
-use crate::probe::{Metrics, Probe};
-use crate::rss::{Resident, Status};
+use super::{Setting, TABLE, ZSTD, cell};
+use crate::probe::{Figures, Probe};
 use crate::{Result, tables};
 
 const MIB: u64 = 1 << 20;
 
 /// Keeps one row each of large batches: 200 of 48 MiB at the smallest size, fewer of larger ones then.
-pub(super) fn slices(setting: &Setting) -> Result<Metrics> {
+pub(super) fn slices(setting: &Setting) -> Result<Figures> {
     let rows = usize::try_from(setting.bytes * 3 / 4 / (8 * 8))?;
     let slices = 200 * 64 * MIB / setting.bytes;
     let cache = ck_cache::Cache::in_process(64 * MIB).blocking();
@@ -33,47 +31,48 @@ pub(super) fn slices(setting: &Setting) -> Result<Metrics> {
         Ok(())
     };
     keep(slices)?;
-    let before = settled()?;
+    let probe = Probe::start()?;
     (0..slices).try_for_each(keep)?;
-    let metrics = left(before)?;
+    let figures = probe.stop_later()?;
     for n in 0..slices {
         let found = cache.get_table(format!("row {n}"))?.ok_or("a miss")?;
         if found.num_rows() != 1 {
             return Err("not the row that was kept".into());
         }
     }
-    Ok(metrics)
+    Ok(figures)
 }
 
 /// Keeps empty results, each with an equal schema of its own: a million from 256 MiB on.
-pub(super) fn empty(setting: &Setting) -> Result<Metrics> {
+pub(super) fn empty(setting: &Setting) -> Result<Figures> {
     let count = (setting.bytes / MIB * 1_000_000 / 256).min(1_000_000);
     let cache = ck_cache::Cache::in_process(64 << 30).blocking();
     let options = PutOptions::new();
-    let before = settled()?;
+    let probe = Probe::start()?;
     for n in 0..count {
         let result = Table::from(no_rows()?);
         cache
             .put_table(format!("query {n}"), &result, &options)?
             .stored()?;
     }
-    let mut metrics = left(before)?;
+    let mut figures = probe.stop_later()?;
     let charged = cache.stats().l1.ok_or("no tier")?.bytes;
-    add_ratio(&mut metrics, "rss_ratio", "left", charged);
+    figures.add_ratio("rss_ratio", figures.bytes("left")?, charged);
     if cache
         .get_table("query 1")?
         .is_none_or(|found| found.num_rows() != 0)
     {
         return Err("not the result that was kept".into());
     }
-    Ok(metrics)
+    Ok(figures)
 }
 
 /// Puts, gets and lets go of a table, a hundred times (less often above 256 MiB).
-pub(super) fn cycles(setting: &Setting) -> Result<Metrics> {
+pub(super) fn churn(setting: &Setting) -> Result<Figures> {
     // The next table makes the one before it go.
     let cache = ck_cache::Cache::in_process(setting.bytes * 3 / 2).blocking();
-    churn(setting, &cache, |bytes| {
+    let cycles = (100 * 256 * MIB / setting.bytes).min(100);
+    cycle(setting, &cache, cycles, |bytes| {
         let rows = usize::try_from(bytes / 64)?;
         let columns = (0..8).map(|c| {
             let column: ArrayRef = Arc::new(Int64Array::from(vec![c; rows]));
@@ -83,31 +82,28 @@ pub(super) fn cycles(setting: &Setting) -> Result<Metrics> {
     })
 }
 
-/// As [`cycles`], with a store behind that has to decompress what is asked for, and tables of many sizes of
-/// buffers.
-pub(super) fn cycles_of_strings(setting: &Setting) -> Result<Metrics> {
+/// As [`churn`], with a store behind that has to decompress what is asked for, and tables of many sizes of
+/// buffers. What is compressed takes a core a while: 2 GiB in all, in four tables or more.
+pub(super) fn churn_of_store(setting: &Setting) -> Result<Figures> {
     let store = ck_cache::open_store(&setting.url())?;
     let cache = ck_cache::Cache::builder(store).l1_bytes(setting.bytes * 3 / 2);
-    churn(setting, &cache.build().blocking(), tables::strings)
+    let cycles = (2048 * MIB / setting.bytes).clamp(4, 20);
+    cycle(setting, &cache.build().blocking(), cycles, tables::strings)
 }
 
-fn churn(setting: &Setting, cache: &Cache, make: tables::Make) -> Result<Metrics> {
-    let cycles = (100 * 256 * MIB / setting.bytes).min(100);
+fn cycle(setting: &Setting, cache: &Cache, cycles: u64, make: tables::Make) -> Result<Figures> {
     let has_store = cache.backend().is_ok();
-    // What is compressed takes a core a while.
-    let cycles = if has_store { cycles / 5 } else { cycles };
     let options = PutOptions::new().with_compression(ZSTD);
-    let before = settled()?;
+    let probe = Probe::start()?;
     for n in 0..cycles {
-        let batches = make(setting.bytes)?;
-        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-        let table = Table::new(batches[0].schema(), batches)?;
+        let table = cell::table(make(setting.bytes)?)?;
+        let rows = table.num_rows();
         cache
             .put_table(format!("table {n}"), &table, &options)?
             .stored()?;
         drop(table);
         let found = cache.get_table(format!("table {n}"))?.ok_or("a miss")?;
-        if found.num_rows() != rows as u64 {
+        if found.num_rows() != rows {
             return Err("not the table that was put".into());
         }
         if has_store && n > 0 {
@@ -122,11 +118,11 @@ fn churn(setting: &Setting, cache: &Cache, make: tables::Make) -> Result<Metrics
     for n in 0..cycles {
         cache.remove(format!("table {n}"))?;
     }
-    left(before)
+    probe.stop_later()
 }
 
 /// A thousand tasks ask for a table that nobody has yet.
-pub(super) fn load(setting: &Setting) -> Result<Metrics> {
+pub(super) fn load(setting: &Setting) -> Result<Figures> {
     const TASKS: usize = 1000;
     let store = ck_cache::open_store(&setting.url())?;
     let cache = ck_cache::Cache::builder(store)
@@ -161,15 +157,13 @@ pub(super) fn load(setting: &Setting) -> Result<Metrics> {
         }
         Ok::<_, crate::Error>(held.iter().map(Table::num_rows).sum::<u64>())
     })?;
-    let mut metrics = probe.stop()?;
+    let mut figures = probe.stop()?;
     let loads = loads.load(std::sync::atomic::Ordering::SeqCst);
     if loads != 1 || !rows.is_multiple_of(TASKS as u64) {
         return Err(format!("{loads} loads, {rows} rows").into());
     }
-    let heap = metrics.get("heap").and_then(serde_json::Value::as_u64);
-    let beyond = heap.ok_or("no heap")?.saturating_sub(setting.bytes);
-    metrics.insert("beyond".to_owned(), beyond.into());
-    Ok(metrics)
+    figures.add_beyond(setting.bytes)?;
+    Ok(figures)
 }
 
 /// A result of no rows, as a query gives it.
@@ -180,27 +174,4 @@ fn no_rows() -> Result<RecordBatch> {
         ("price", Arc::new(Float64Array::from(Vec::<f64>::new()))),
     ];
     Ok(RecordBatch::try_from_iter(columns)?)
-}
-
-fn settled() -> Result<Resident> {
-    heap::trim();
-    Ok(Status::own()?.read().ok_or("no status of this process")?)
-}
-
-/// What is resident beyond what was, half a second after the last work and without the help of
-/// [`heap::trim`].
-fn left(before: Resident) -> Result<Metrics> {
-    // What was let go of is given back in the background.
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    let now = Status::own()?.read().ok_or("no status of this process")?;
-    let mut metrics = Metrics::new();
-    metrics.insert("left".to_owned(), now.all.saturating_sub(before.all).into());
-    Ok(metrics)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a ratio with three digits")]
-fn add_ratio(metrics: &mut Metrics, name: &str, of: &str, to: u64) {
-    let part = metrics.get(of).and_then(serde_json::Value::as_f64);
-    let ratio = part.unwrap_or(f64::NAN) / to as f64;
-    metrics.insert(name.to_owned(), ratio.into());
 }

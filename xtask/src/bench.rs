@@ -1,0 +1,157 @@
+//! The same work beside the peers: builds and runs `benches/compare`, and makes the page of its figures.
+
+mod page;
+mod reasons;
+mod row;
+
+use self::reasons::Reasons;
+use self::row::Row;
+use crate::cmd::Cmd;
+use crate::report::Table;
+use crate::workspace::{read, root, target_dir};
+use crate::{Result, debian, python, unknown_argument};
+
+pub(crate) const USAGE: &str = "bench [--quick] [--only PATTERN] [--json]
+    Measures the same work beside the peers, in turns within one run (benches/compare), at 256 MiB a
+    table (--quick: 32 MiB, fewer rounds, no memory). PATTERN is a part of the names of rows. Reports what a
+    peer does faster, or in less memory or fewer bytes, without a reason in
+    benches/compare/reasons.toml, and reasons that do not hold any more. A run of everything writes
+    docs/benchmarks.md and its pictures. --json prints the seconds of all rounds as lines of JSON.
+";
+
+/// Where the reasons stand.
+const REASONS: &str = "benches/compare/reasons.toml";
+
+#[derive(Debug, Default, PartialEq)]
+struct Options {
+    quick: bool,
+    json: bool,
+    only: Option<String>,
+}
+
+pub(crate) fn run(args: &[String]) -> Result<()> {
+    let options = Options::parse(args)?;
+    let reasons = Reasons::parse(&read(&root().join(REASONS))?)?;
+    debian::servers()?;
+    let lines = measure(&options)?;
+    if options.json {
+        print!("{lines}");
+        return Ok(());
+    }
+    let (about, rows) = row::parse(&lines)?;
+    println!("{}", table(&rows).text());
+    if options.writes_page() {
+        page::write(&about, &rows, &reasons)?;
+    }
+    let is_whole = options.only.is_none();
+    for problem in reasons.problems(&rows, is_whole) {
+        println!("{problem}");
+    }
+    Ok(())
+}
+
+impl Options {
+    fn parse(args: &[String]) -> Result<Self> {
+        let mut options = Self::default();
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                "--quick" => options.quick = true,
+                "--json" => options.json = true,
+                "--only" => {
+                    let pattern = args.next().ok_or("--only needs a pattern")?;
+                    options.only = Some(pattern.clone());
+                }
+                _ => return Err(unknown_argument(arg)),
+            }
+        }
+        Ok(options)
+    }
+
+    /// The page shows full runs alone.
+    fn writes_page(&self) -> bool {
+        !self.quick && !self.json && self.only.is_none()
+    }
+}
+
+/// The lines that the program prints.
+fn measure(options: &Options) -> Result<String> {
+    let benches = root().join("benches");
+    let requirements = benches.join("compare/requirements.txt");
+    let python = python::environment(&requirements, &target_dir().join("bench-python"))?;
+    Cmd::cargo()
+        .args(["build", "--release", "--package", "compare"])
+        .dir(&benches)
+        .run()?;
+    // On the file system of the checkout, which is rarely one in memory.
+    let dir = target_dir().join("bench");
+    std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    let mut program = Cmd::new(benches.join("target/release/compare"))
+        .arg("--python")
+        .arg(python)
+        .arg("--dir")
+        .arg(dir);
+    if options.quick {
+        program = program.arg("--quick");
+    }
+    if let Some(pattern) = &options.only {
+        program = program.args(["--only", pattern]);
+    }
+    program.stdout()
+}
+
+fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new(&[
+        "row",
+        "ours",
+        "peer",
+        "times as fast",
+        "middle half",
+        "stored",
+        "memory",
+        "hits",
+    ]);
+    for row in rows {
+        let (low, high) = row.spread();
+        table.row([
+            row.name(),
+            row::seconds(row.ours()),
+            row::seconds(row.theirs()),
+            row::ratio(row.times_as_fast()),
+            format!("{} to {}", row::ratio(low), row::ratio(high)),
+            row::both_bytes(row.stored),
+            row::both_bytes(row.memory),
+            row::both_shares(row.hit_ratio),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Options> {
+        let args: Vec<_> = args.iter().map(|&arg| arg.to_owned()).collect();
+        Options::parse(&args)
+    }
+
+    #[test]
+    fn only_a_full_run_of_everything_writes_the_page() {
+        assert!(parse(&[]).unwrap().writes_page());
+        for args in [&["--quick"][..], &["--json"], &["--only", "files"]] {
+            assert!(!parse(args).unwrap().writes_page(), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_argument_is_refused() {
+        assert!(parse(&["--fast"]).unwrap_err().contains("--fast"));
+        assert!(parse(&["--only"]).unwrap_err().contains("pattern"));
+    }
+
+    #[test]
+    fn the_committed_reasons_can_be_read() {
+        Reasons::parse(&read(&root().join(REASONS)).unwrap()).unwrap();
+    }
+}
