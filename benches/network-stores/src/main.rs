@@ -2,8 +2,6 @@
 //!
 //! In the folder `benches`:
 //!
-//! - `cargo run --release -p network-stores -- memcached [--mib N] [--rounds N]`: put and whole get of an
-//!   entry in chunks, beside the bare client that writes and reads the same chunks.
 //! - `cargo run --release -p network-stores -- waiting-memcached [--mib N] [--rounds N]`, `waiting-redis`: what
 //!   small gets wait while a large entry is written or read, beside bare clients that do the same.
 //! - `cargo run --release -p network-stores -- balance [--tb N]`: how full the servers of a fleet become, and
@@ -36,7 +34,9 @@ pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let what = arguments.next().ok_or("memcached, waiting-memcached, waiting-redis or balance?")?;
+    let what = arguments
+        .next()
+        .ok_or("waiting-memcached, waiting-redis or balance?")?;
     let (mut mib, mut rounds, mut tb) = (None, 7, 10);
     while let Some(name) = arguments.next() {
         let value = arguments
@@ -50,7 +50,6 @@ fn main() -> Result<()> {
         }
     }
     match what.as_str() {
-        "memcached" => memcached::run(mib.unwrap_or(256), rounds),
         "waiting-memcached" => waiting::memcached(mib.unwrap_or(1_024), rounds),
         "waiting-redis" => waiting::redis(mib.unwrap_or(1_024), rounds),
         "balance" => {

@@ -5,71 +5,9 @@ use ck_frame::Manifest;
 use testkit::Memcached;
 
 use crate::Result;
-use crate::series::{Series, time};
 
 /// What is written at a time, as the encoder gives it out.
 const PIECE: usize = 8 << 20;
-
-/// Put and whole get, beside the bare client that writes and reads the same chunks and holds them.
-pub(crate) fn run(mib: usize, rounds: usize) -> Result<()> {
-    let len = mib << 20;
-    let server = Memcached::start_with(&["-m", &(mib * 4 + 256).to_string()]);
-    let store = MemcachedBackend::open([server.addr().to_string()])?;
-    let bare = bare(&server)?;
-    let (key, bytes) = (Key::new("table"), pattern(len));
-    put(&store, &key, &bytes)?;
-    let cut = chunks(&bare, key.as_str(), &bytes)?;
-    println!(
-        "{mib} MiB in {} chunks, medians of {rounds} interleaved rounds",
-        cut.len()
-    );
-
-    let mut series = [(); 4].map(|()| Series::default());
-    let [ours_put, bare_put, ours_get, bare_get] = &mut series;
-    for round in 0..rounds {
-        // Room for the new one: what was replaced lives a little longer.
-        block_on(store.remove(&key))?;
-        for (name, _) in &cut {
-            bare.delete(name)?;
-        }
-        for turn in 0..2 {
-            if turn == round % 2 {
-                ours_put.add(time(|| put(&store, &key, &bytes))?);
-            } else {
-                bare_put.add(time(|| write(&bare, &cut))?);
-            }
-        }
-        for turn in 0..2 {
-            if turn == round % 2 {
-                ours_get.add(time(|| {
-                    assert_eq!(get(&store, &key)?.len(), len);
-                    Ok(())
-                })?);
-            } else {
-                bare_get.add(time(|| {
-                    assert_eq!(read(&bare, &cut)?.iter().map(Vec::len).sum::<usize>(), len);
-                    Ok(())
-                })?);
-            }
-        }
-    }
-    assert!(get(&store, &key)? == bytes && read(&bare, &cut)?.concat() == bytes);
-    println!("| work | ours | bare client | times as fast | bound |");
-    println!("|---|---|---|---|---|");
-    for (work, ours, bare) in [
-        ("put", ours_put, bare_put),
-        ("whole get", ours_get, bare_get),
-    ] {
-        let rate = |series: &Series| mib as f64 / series.median().as_secs_f64();
-        println!(
-            "| {work} {mib} MiB | {:.0} MiB/s | {:.0} MiB/s | {:.2} | >= 0.7 |",
-            rate(ours),
-            rate(bare),
-            rate(ours) / rate(bare)
-        );
-    }
-    Ok(())
-}
 
 pub(crate) fn bare(server: &Memcached) -> Result<memcache::Client> {
     let url = format!(

@@ -91,11 +91,7 @@ fn print(pause: Option<Duration>, mib: usize, rounds: usize, rows: &[(String, Ve
 }
 
 /// Probes while `work` is done once.
-fn probe_beside(
-    probe: &Work,
-    pause: Option<Duration>,
-    work: &Work,
-) -> Result<Series> {
+fn probe_beside(probe: &Work, pause: Option<Duration>, work: &Work) -> Result<Series> {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let done = &done;
@@ -126,7 +122,7 @@ fn probe_until(
 }
 
 /// Half a second of work that touches no memory, on so many processors.
-fn spin(threads: usize) {
+fn spin(threads: usize) -> Result<()> {
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
@@ -140,12 +136,13 @@ fn spin(threads: usize) {
             });
         }
     });
+    Ok(())
 }
 
 /// Loads of a machine that is busy with something else.
 fn busy<'a>() -> [(&'static str, Work<'a>); 2] {
     [
-        ("one busy processor", Box::new(|| Ok(spin(1)))),
-        ("two busy processors", Box::new(|| Ok(spin(2)))),
+        ("one busy processor", Box::new(|| spin(1))),
+        ("two busy processors", Box::new(|| spin(2))),
     ]
 }
