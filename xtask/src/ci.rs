@@ -7,7 +7,7 @@ use crate::{Result, interop, memtest, size, test, tidy, unknown_argument};
 
 pub(crate) const USAGE: &str = "ci
     What `.ci/run` runs: format, lints, documentation, each library crate alone without features,
-    test, tidy, size, memtest --quick and interop. All of them run, even after a failure.
+    test, tidy, size, memtest --quick --dev and interop. All of them run, even after a failure.
 ";
 
 type Step = (&'static str, fn() -> Result<()>);
@@ -40,7 +40,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     let after: &[Step] = &[
         ("tidy", || tidy::run(&[])),
         ("size", || size::run(&[])),
-        ("memtest", || memtest::run(&["--quick".to_owned()])),
+        ("memtest", || {
+            memtest::run(&["--quick", "--dev"].map(str::to_owned))
+        }),
         ("interop", || interop::run(&[])),
     ];
     for &(name, step) in before {

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use crate::cmd::Cmd;
 use crate::workspace::{root, target_dir};
-use crate::{Result, debian, python, unknown_argument};
+use crate::{Result, debian, python, test, unknown_argument};
 
 pub(crate) const USAGE: &str = "interop
-    Builds `ck` and the examples of ck-codec, and proves, with the Python clients from PyPI
+    Builds `ck` and the examples, and proves, with the Python clients from PyPI
     (xtask/interop/requirements.txt, installed into .venv), that each reads what the other writes.
 ";
 
@@ -16,19 +16,15 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         return Err(unknown_argument(arg));
     }
     debian::servers()?;
-    Cmd::cargo()
-        .args(["build", "--release", "--package", "ck-cli"])
-        .run()?;
-    Cmd::cargo()
-        .args(["build", "--package", "ck-codec", "--examples"])
-        .run()?;
+    // As the tests have built them: this is about bytes.
+    test::programs()?;
     Cmd::new(environment()?)
         // The client's pools end with the process.
         .args(["-W", "ignore::ResourceWarning"])
         .args(["-m", "unittest", "discover", "--pattern", "*_test.py"])
         .arg("--start-directory")
         .arg(root().join("xtask/interop"))
-        .env("CK", target_dir().join("release/ck"))
+        .env("CK", target_dir().join("debug/ck"))
         .env("CK_EXAMPLES", target_dir().join("debug/examples"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .run()

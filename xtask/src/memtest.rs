@@ -22,13 +22,13 @@ use crate::workspace::{read, root, target_dir};
 use crate::{Result, debian, unknown_argument};
 
 pub(crate) const USAGE: &str =
-    "memtest [--quick | --full] [--huge] [--peers] [--case PATTERN] [--json] [--report] [--saved]
+    "memtest [--quick | --full] [--huge] [--peers] [--dev] [--case PATTERN] [--json] [--report] [--saved]
     Measures the memory of each stage in a process of its own, and fails when a peak passes its
     ceiling in xtask/ceilings.toml or grows with the size. Without options: a diagonal through
     the matrix of stores, operations, codecs and sources, and all other stages, at 64 MiB, 256 MiB
     and 1 GiB. --quick: without 1 GiB; --full: the whole matrix, and the same work by other systems
     (alone: --peers); --huge: also 4 GiB. --case: only what PATTERN fits, or names it is part of,
-    out of the whole matrix. --json prints the figures, with memory over time, as lines of JSON.
+    out of the whole matrix. --dev: the programs as tests are built; nothing is saved. --json prints the figures, with memory over time, as lines of JSON.
     --report writes docs/memory.md and its pictures; --saved takes the figures of the last run, which
     are in target/memtest.jsonl (a run with --case adds to them), instead of measuring.
 ";
@@ -40,6 +40,7 @@ struct Options {
     sizes: Vec<u64>,
     part: Part,
     peers: bool,
+    dev: bool,
     pattern: Option<String>,
     json: bool,
     report: bool,
@@ -50,7 +51,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     let options = Options::parse(args)?;
     let ceilings = Ceilings::parse(&read(&root().join("xtask/ceilings.toml"))?)?;
     debian::servers()?;
-    let programs = Programs::build(options.peers && !options.saved)?;
+    let programs = Programs::build(options.dev, options.peers && !options.saved)?;
     let cases = programs.cases()?;
     let start = Instant::now();
     let path = target_dir().join("memtest.jsonl");
@@ -68,7 +69,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             return Err(format!("memtest: no case matches {:?}", options.pattern));
         }
         let record = measure(&programs, &cases, &chosen, &options, earlier)?;
-        record.save(&path)?;
+        if !options.dev {
+            record.save(&path)?;
+        }
         (
             chosen.iter().map(|case| case.name.as_str()).collect(),
             record,
@@ -106,6 +109,7 @@ impl Options {
             sizes: vec![64 * MIB, 256 * MIB],
             part: Part::Default,
             peers: false,
+            dev: false,
             pattern: None,
             json: false,
             report: false,
@@ -119,6 +123,7 @@ impl Options {
                 "--full" => (options.part, options.peers) = (Part::Full, true),
                 "--huge" => huge = true,
                 "--peers" => options.peers = true,
+                "--dev" => options.dev = true,
                 "--json" => options.json = true,
                 "--report" => options.report = true,
                 "--saved" => options.saved = true,
@@ -127,6 +132,9 @@ impl Options {
                 }
                 _ => return Err(unknown_argument(arg)),
             }
+        }
+        if options.dev && (options.report || options.saved) {
+            return Err("--dev: reports are about release builds".to_owned());
         }
         if options.part != Part::Quick {
             options.sizes.push(1024 * MIB);
@@ -273,6 +281,7 @@ mod tests {
             [64 * MIB, 256 * MIB, 4096 * MIB]
         );
         assert!(parse(&["--case"]).is_err() && parse(&["--slow"]).is_err());
+        assert!(parse(&["--dev"]).is_ok() && parse(&["--dev", "--report"]).is_err());
     }
 
     #[test]

@@ -42,6 +42,14 @@ pub(crate) fn all(args: &[String]) -> (Vec<String>, Result<()>) {
     (summary, tests.and(doc_tests))
 }
 
+/// Builds the programs and examples of the workspace in the way of the tests, with the features that only
+/// tests turn on: once these are built, little is left to do.
+pub(crate) fn programs() -> Result<()> {
+    let scope = ["--workspace", "--all-features"];
+    let targets = ["--bins", "--examples", "--tests"];
+    Cmd::cargo().arg("build").args(scope).args(targets).run()
+}
+
 /// Whether `line` sums up a run. Crates without any test print a line too, which is dropped; so is
 /// what failing tests printed, which nextest shows indented.
 fn is_summary(line: &str) -> bool {

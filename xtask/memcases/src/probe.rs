@@ -59,6 +59,10 @@ impl Figures {
 
 const INTERVAL: Duration = Duration::from_millis(2);
 
+/// What was let go of is given back in the background: a quarter of a second later, and after a rest of nine
+/// times as long as it took the time before.
+const LATER: Duration = Duration::from_secs(2);
+
 /// Watches the memory of this process from [`Probe::start`] to [`Probe::stop`].
 ///
 /// Start it when the source stands: peaks count from there. The heap's peak is exact, and so is that
@@ -123,15 +127,16 @@ impl Probe {
         Ok(figures)
     }
 
-    /// As [`Probe::stop`], and `left`: what is resident beyond what was at the start, half a second from now
-    /// and without the help of [`heap::trim`].
+    /// As [`Probe::stop`], and what there is beyond the start, [`LATER`] and without the help of [`heap::trim`]:
+    /// `left` of resident memory, `live` of the heap.
     pub(crate) fn stop_later(self) -> Result<Figures> {
-        // What was let go of is given back in the background.
-        thread::sleep(Duration::from_millis(500));
+        thread::sleep(LATER);
         let now = self.status.read().ok_or("no status of this process")?;
         let left = now.all.saturating_sub(self.before.all);
+        let live = heap::live().saturating_sub(self.heap);
         let mut figures = self.stop()?;
         figures.add("left", left);
+        figures.add("live", live as u64);
         Ok(figures)
     }
 }
@@ -180,12 +185,17 @@ mod tests {
             let peak = figures.bytes(name).unwrap();
             assert!((SIZE * 9 / 10..SIZE * 3).contains(&peak), "{name}: {peak}");
         }
-        assert!(figures.bytes("left").unwrap() < SIZE / 2);
+        for name in ["left", "live"] {
+            assert!(figures.bytes(name).unwrap() < SIZE / 2, "{name}");
+        }
         let series = figures.series.unwrap();
         let before = series["before"]["heap"].as_u64().unwrap();
         let heap = series["heap"].as_array().unwrap().iter();
         let highest = heap.filter_map(Value::as_u64).max().unwrap();
         // Starting the sampler holds a little that is let go of after the start was read.
-        assert!(highest >= before + SIZE * 9 / 10, "{highest} after {before}");
+        assert!(
+            highest >= before + SIZE * 9 / 10,
+            "{highest} after {before}"
+        );
     }
 }

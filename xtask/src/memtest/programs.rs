@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::record::Run;
 use crate::cmd::Cmd;
 use crate::workspace::{root, target_dir};
-use crate::{Result, interop};
+use crate::{Result, interop, test};
 
 /// What `memcases list` says of a case.
 pub(super) struct Case {
@@ -66,17 +66,22 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    pub(super) fn build(with_peers: bool) -> Result<Self> {
-        let packages = ["--package", "memcases", "--package", "ck-cli"];
-        Cmd::cargo()
-            .args(["build", "--release"])
-            .args(packages)
-            .run()?;
-        let release = target_dir().join("release");
+    /// As users run them, or with `as_tested` as the tests are built, which has most of it done already.
+    pub(super) fn build(as_tested: bool, with_peers: bool) -> Result<Self> {
+        let dir = if as_tested {
+            test::programs()?;
+            "debug"
+        } else {
+            let packages = ["--package", "memcases", "--package", "ck-cli"];
+            let build = Cmd::cargo().args(["build", "--release"]).args(packages);
+            build.run()?;
+            "release"
+        };
+        let built = target_dir().join(dir);
         let python = with_peers.then(interop::environment).transpose()?;
         Ok(Self {
-            memcases: release.join("memcases"),
-            ck: release.join("ck"),
+            memcases: built.join("memcases"),
+            ck: built.join("ck"),
             python,
         })
     }
