@@ -72,6 +72,9 @@ class StreamedCachekit(Cachekit):
 
     def get(self) -> pa.Table:
         self.handle = self.backend.get_buffer("table")
+        if self.handle is None:
+            # Files above 1 GiB are not mapped; the client then reads them.
+            return super().get()
         payload, metadata, _ = self.unwrap(self.handle.view)
         return self.serializer.deserialize(payload, metadata)
 

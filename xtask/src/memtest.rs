@@ -55,6 +55,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     let cases = programs.cases()?;
     let start = Instant::now();
     let path = target_dir().join("memtest.jsonl");
+    let mut problems = Vec::new();
     // What is judged, and what is reported on.
     let (measured, record) = if options.saved {
         let names: BTreeSet<&str> = cases.iter().map(|case| case.name.as_str()).collect();
@@ -68,7 +69,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         if chosen.is_empty() {
             return Err(format!("memtest: no case matches {:?}", options.pattern));
         }
-        let record = measure(&programs, &cases, &chosen, &options, earlier)?;
+        let record = measure(&programs, &cases, &chosen, &options, earlier, &mut problems)?;
         if !options.dev {
             record.save(&path)?;
         }
@@ -79,7 +80,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     };
 
     let with_ceilings = cases.iter().filter(|case| case.part != Part::Peers);
-    let mut problems = ceilings.unmatched(with_ceilings.map(|case| case.name.as_str()));
+    problems.extend(ceilings.unmatched(with_ceilings.map(|case| case.name.as_str())));
     let judged = record.cases().filter(|(name, _)| measured.contains(name));
     for (name, runs) in judged.clone() {
         if let Some(ceiling) = ceilings.of(name) {
@@ -156,13 +157,15 @@ impl Options {
     }
 }
 
-/// Runs the chosen cases at every size; those that share a directory and a server one after the other.
+/// Runs the chosen cases at every size; those that share a directory and a server one after the other. A case that
+/// fails is a problem, and does not keep the others from being measured.
 fn measure(
     programs: &Programs,
     all: &[Case],
     chosen: &[&Case],
     options: &Options,
     mut record: Record,
+    problems: &mut Vec<String>,
 ) -> Result<Record> {
     let base = target_dir().join("memtest");
     remove(&base)?;
@@ -179,13 +182,17 @@ fn measure(
             let server = server.transpose()?;
             let measure = |case: &Case| programs.measure(&case.name, bytes, &dir, server.as_ref());
             if first.name != home.name {
-                measure(home)?;
+                problems.extend(measure(home).err());
             }
             for case in &cases {
                 let start = Instant::now();
-                let run = measure(case)?;
-                run.print(&case.name, start.elapsed().as_secs_f64(), options.json);
-                record.add(&case.name, run);
+                match measure(case) {
+                    Ok(run) => {
+                        run.print(&case.name, start.elapsed().as_secs_f64(), options.json);
+                        record.add(&case.name, run);
+                    }
+                    Err(problem) => problems.push(problem),
+                }
             }
             remove(&dir)?;
         }

@@ -149,8 +149,8 @@ than processors. Redis answers one command at a time, and with memcached the cop
         x: ("entries", Unit::Count),
         y: ("time of one operation", Y::TimeOfEach),
         text: "\
-Opening, looking up and removing an entry cost the same in a large store as in a small one, apart from what the
-processor's caches no longer hold; a put at the limit also evicts, which takes a fixed number of steps in the ledger.
+Opening the store, and opening, looking up and removing an entry cost the same in a large store as in a small one, apart
+from what the processor's caches no longer hold; a put at the limit also evicts, which takes a fixed number of steps in the ledger.
 The directory is in memory: how long a disk takes for such calls depends on the disk and on what is waiting to be
 written (`--dir` puts the directory there; its bare curves then say how much is the disk's).",
     },

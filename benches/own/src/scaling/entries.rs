@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ck_cache::Backend;
@@ -68,6 +68,17 @@ fn file(suite: &mut Suite, counts: &[u64]) -> Result<()> {
         rustix::fs::syncfs(File::open(home.path())?)?;
         operations(suite, CHART, "", &mut store, &mut in_store, count)?;
         operations(suite, CHART, "bare ", &mut files, &mut in_files, count)?;
+        // By a process that knows nothing of it yet; the first put has to know how full it is.
+        let [seconds] = medians(25, PATIENCE, || {
+            let id = in_store.new_ids(1).start;
+            let start = Instant::now();
+            let mut store = open(2 * count + 100_000)?;
+            store.put(id)?;
+            let seconds = start.elapsed();
+            store.remove(id)?;
+            Ok([seconds])
+        })?;
+        note(suite, CHART, "open the store and put", count, seconds);
         // From here on, each put evicts an entry.
         let mut store = open(count)?;
         replacements(

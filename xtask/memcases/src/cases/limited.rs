@@ -46,6 +46,10 @@ fn run(setting: &Setting, work: &str) -> Result<Figures> {
         .args(["inside", work, &setting.bytes.to_string()])
         .arg(&setting.dir)
         .args(&setting.server)
+        // What one thread frees, another can use: with a heap for each thread the C library keeps it apart.
+        .env("MALLOC_ARENA_MAX", "1")
+        // The report of a refused allocation would allocate for a backtrace, and wait for itself.
+        .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
         .output()?;
     let mut figures = Figures::default();
