@@ -8,15 +8,16 @@ use self::reasons::Reasons;
 use self::row::Row;
 use crate::cmd::Cmd;
 use crate::report::Table;
-use crate::workspace::{read, root, target_dir};
+use crate::workspace::{read, root, target_dir, write};
 use crate::{Result, debian, python, unknown_argument};
 
-pub(crate) const USAGE: &str = "bench [--quick] [--only PATTERN] [--json]
+pub(crate) const USAGE: &str = "bench [--quick] [--only PATTERN] [--json] [--saved]
     Measures the same work beside the peers, in turns within one run (benches/compare), at 256 MiB a
     table (--quick: 32 MiB, fewer rounds, no memory). PATTERN is a part of the names of rows. Reports what a
     peer does faster, or in less memory or fewer bytes, without a reason in
     benches/compare/reasons.toml, and reasons that do not hold any more. A run of everything writes
-    docs/benchmarks.md and its pictures. --json prints the seconds of all rounds as lines of JSON.
+    docs/benchmarks.md and its pictures; --saved writes them again from the figures of the last one, which are
+    in target/bench.jsonl. --json prints the seconds of all rounds as lines of JSON.
 ";
 
 /// Where the reasons stand.
@@ -26,14 +27,23 @@ const REASONS: &str = "benches/compare/reasons.toml";
 struct Options {
     quick: bool,
     json: bool,
+    saved: bool,
     only: Option<String>,
 }
 
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let options = Options::parse(args)?;
     let reasons = Reasons::parse(&read(&root().join(REASONS))?)?;
-    debian::servers()?;
-    let lines = measure(&options)?;
+    let path = target_dir().join("bench.jsonl");
+    let lines = if options.saved {
+        read(&path)?
+    } else {
+        debian::servers()?;
+        measure(&options)?
+    };
+    if options.is_whole() && !options.saved {
+        write(&path, &lines)?;
+    }
     if options.json {
         print!("{lines}");
         return Ok(());
@@ -58,6 +68,7 @@ impl Options {
             match arg.as_str() {
                 "--quick" => options.quick = true,
                 "--json" => options.json = true,
+                "--saved" => options.saved = true,
                 "--only" => {
                     let pattern = args.next().ok_or("--only needs a pattern")?;
                     options.only = Some(pattern.clone());
@@ -65,12 +76,20 @@ impl Options {
                 _ => return Err(unknown_argument(arg)),
             }
         }
+        if options.saved && !options.is_whole() {
+            return Err("--saved: what was saved is a run of everything".to_owned());
+        }
         Ok(options)
+    }
+
+    /// Whether this is about everything, at full size.
+    fn is_whole(&self) -> bool {
+        !self.quick && self.only.is_none()
     }
 
     /// The page shows full runs alone.
     fn writes_page(&self) -> bool {
-        !self.quick && !self.json && self.only.is_none()
+        self.is_whole() && !self.json
     }
 }
 
@@ -148,6 +167,8 @@ mod tests {
     fn an_unknown_argument_is_refused() {
         assert!(parse(&["--fast"]).unwrap_err().contains("--fast"));
         assert!(parse(&["--only"]).unwrap_err().contains("pattern"));
+        assert!(parse(&["--saved"]).unwrap().writes_page());
+        assert!(parse(&["--saved", "--quick"]).is_err());
     }
 
     #[test]

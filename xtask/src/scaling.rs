@@ -143,14 +143,24 @@ Gets of files and hits in the process wait for nobody: they grow with the proces
 than processors. Redis answers one command at a time, and with memcached the copying on both sides shares the machine.",
     },
     Figure {
+        chart: "opening",
+        title: "Opening a store",
+        note: "Time to open a directory of entries and to put one, by how many entries there are",
+        x: ("entries", Unit::Count),
+        y: ("time", Y::Time),
+        text: "\
+A process that opens a directory, and has to know how full it is for its first put, reads a few pages of the ledger,
+not the entries.",
+    },
+    Figure {
         chart: "entries-file",
         title: "Entries in a directory",
         note: "Time of an operation on an entry of a few bytes in the file store, by how many entries there are",
         x: ("entries", Unit::Count),
         y: ("time of one operation", Y::TimeOfEach),
         text: "\
-Opening the store, and opening, looking up and removing an entry cost the same in a large store as in a small one, apart
-from what the processor's caches no longer hold; a put at the limit also evicts, which takes a fixed number of steps in the ledger.
+Opening, looking up and removing an entry cost the same in a large store as in a small one, apart from what the
+processor's caches no longer hold; a put at the limit also evicts, which takes a fixed number of steps in the ledger.
 The directory is in memory: how long a disk takes for such calls depends on the disk and on what is waiting to be
 written (`--dir` puts the directory there; its bare curves then say how much is the disk's).",
     },
