@@ -41,7 +41,7 @@ const COMMANDS: &str = "\
 
 | command | what it measures |
 | --- | --- |
-| `cargo xtask memtest --quick` | a diagonal through the matrix and all other stages, 64 and 256 MiB; part of `.ci/run` |
+| `cargo xtask memtest --quick` | a diagonal through the matrix and all other stages, 64 and 256 MiB; with `--dev` part of `.ci/run` |
 | `cargo xtask memtest` | the same, with 1 GiB |
 | `cargo xtask memtest --full` | the whole matrix, and other systems |
 | `cargo xtask memtest --huge` | 4 GiB as well, with any of these |
