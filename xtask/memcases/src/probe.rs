@@ -59,9 +59,8 @@ impl Figures {
 
 const INTERVAL: Duration = Duration::from_millis(2);
 
-/// What was let go of is given back in the background: a quarter of a second later, and after a rest of nine
-/// times as long as it took the time before.
-const LATER: Duration = Duration::from_secs(2);
+/// What was let go of is given back in the background.
+const LATER: Duration = Duration::from_millis(500);
 
 /// Watches the memory of this process from [`Probe::start`] to [`Probe::stop`].
 ///
