@@ -185,6 +185,7 @@ impl std::fmt::Debug for Compressor {
 }
 
 /// What a stored buffer says of itself.
+#[derive(Clone, Copy)]
 pub(crate) enum Stored<'a> {
     Plain(&'a [u8]),
     Compressed { plain_len: usize, bytes: &'a [u8] },

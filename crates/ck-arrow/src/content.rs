@@ -21,10 +21,8 @@ use crate::locate::{Located, locate};
 use crate::message::{ALIGNMENT, DictionaryHead, Message, damaged};
 use crate::output::dictionary_fields;
 use crate::reader::Verification;
+use crate::undecoded::{Check, Undecoded};
 use crate::window::{self, Window, can_cut};
-
-/// Work on fewer bytes than this is not worth a hop to another thread.
-const OFFLOAD_BYTES: usize = 256 * 1024;
 
 /// How much of an entry is held at a time while it is hashed as a whole.
 const STEP: u64 = 4 << 20;
@@ -157,13 +155,12 @@ impl Content {
         }
     }
 
-    /// The columns `wanted` of a batch, whose schema is given.
-    pub(crate) async fn batch(
+    /// Brings the columns `wanted` of a batch.
+    pub(crate) async fn fetch_batch(
         self: &Arc<Self>,
         place: usize,
         wanted: &[usize],
-        schema: &SchemaRef,
-    ) -> Result<RecordBatch> {
+    ) -> Result<Undecoded> {
         let block = &self.index.batches[place];
         let fields = self.schema.fields();
         let dictionaries = self
@@ -175,9 +172,8 @@ impl Content {
             return Err(named(damaged("a batch is not what the index says")));
         }
         let number = self.index.dictionaries.len() + place;
-        let columns = self.columns(number, fetched, fields.clone(), wanted, dictionaries);
-        let columns = columns.await.map_err(named)?;
-        assemble(place, schema, columns, block.rows)
+        self.undecoded(number, fetched, fields.clone(), wanted, dictionaries)
+            .map_err(named)
     }
 
     /// The columns `wanted` of the first rows of `rows`, a range within a batch that starts at a multiple of
@@ -308,15 +304,15 @@ impl Content {
         })
     }
 
-    /// Verifies and decodes columns of one block, in the order of `wanted`.
-    async fn columns(
+    /// What there is to verify and to decode of one block for the columns `wanted`.
+    fn undecoded(
         self: &Arc<Self>,
         number: usize,
         fetched: Fetched<'_>,
         fields: Fields,
         wanted: &[usize],
         dictionaries: Dictionaries,
-    ) -> Result<Vec<ArrayRef>> {
+    ) -> Result<Undecoded> {
         let Fetched {
             block,
             message,
@@ -337,11 +333,11 @@ impl Content {
                     let span = block.units[unit].span;
                     work += span.len;
                     let start = span.offset - run.span.offset;
-                    checks.push((
+                    checks.push(Check {
                         unit,
-                        slice(&bytes, start..start + span.len)?,
-                        block.units[unit].hash,
-                    ));
+                        bytes: slice(&bytes, start..start + span.len)?,
+                        hash: block.units[unit].hash,
+                    });
                 }
             }
             work += message.compression.map_or(0, |_| bytes.len() as u64);
@@ -357,42 +353,29 @@ impl Content {
                 bytes,
             });
         }
-        let content = Arc::clone(self);
         let is_aligned = self.seal.is_some()
             && parts.iter().all(|part| {
                 part.bytes.is_empty() || part.bytes.as_ptr().align_offset(ALIGNMENT) == 0
             });
-        let decode = move || {
-            for (unit, bytes, hash) in checks {
-                if xxh3(&bytes) != hash {
-                    return Err(
-                        damaged("a column does not have the hash it was stored with")
-                            .with("unit", unit),
-                    );
-                }
-                content.verified.set(number, unit);
-            }
-            let mut found = Vec::new();
-            for part in &parts {
-                let arrays = part.decode(&fields, &message, &dictionaries, is_aligned)?;
-                found.extend(part.columns.iter().copied().zip(arrays));
-            }
-            Ok(found)
-        };
-        let mut found = if work >= OFFLOAD_BYTES as u64 {
-            offload(decode).await?
-        } else {
-            decode()?
-        };
-        found.sort_by_key(|(column, _)| *column);
-        let array = |column: &usize| {
-            let place = found
-                .binary_search_by_key(column, |(column, _)| *column)
-                .ok()?;
-            Some(Arc::clone(&found[place].1))
-        };
-        let arrays = wanted.iter().map(array).collect::<Option<Vec<_>>>();
-        arrays.ok_or_else(|| damaged("a batch lacks a column"))
+        Ok(Undecoded {
+            content: Arc::clone(self),
+            number,
+            rows: block.rows,
+            message,
+            fields,
+            dictionaries,
+            checks,
+            parts,
+            rooms: Vec::new(),
+            wanted: wanted.into(),
+            is_aligned,
+            work,
+        })
+    }
+
+    /// Notes that a unit has the hash it was stored with.
+    pub(crate) fn is_verified(&self, block: usize, unit: usize) {
+        self.verified.set(block, unit);
     }
 
     /// The dictionaries that these fields need, loaded when they are not yet.
@@ -444,8 +427,9 @@ impl Content {
             if block.dictionary.is_some_and(|head| !head.is_delta) {
                 pieces.clear();
             }
-            let columns = self.columns(place, fetched, fields, &[0], inner.clone());
-            pieces.extend(columns.await.map_err(named)?);
+            let undecoded = self.undecoded(place, fetched, fields, &[0], inner.clone());
+            let undecoded = undecoded.map_err(named)?;
+            pieces.extend(undecoded.arrays(None).await.map_err(named)?);
         }
         match pieces.as_slice() {
             [] => Ok(None),
@@ -456,7 +440,7 @@ impl Content {
     }
 }
 
-fn assemble(
+pub(crate) fn assemble(
     place: usize,
     schema: &SchemaRef,
     columns: Vec<ArrayRef>,

@@ -1,6 +1,7 @@
 //! From checked messages and verified bytes to arrays.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use arrow_schema::{Fields, Schema};
 use bytes::Bytes;
 use ck_core::Result;
 
+use crate::buffer_pool::{BufferPool, Room};
 use crate::codec::{Decompressor, Stored};
 use crate::extent::{Extent, extents};
 use crate::message::{ALIGNMENT, Message, Span, damaged};
@@ -33,16 +35,30 @@ pub(crate) struct Part {
 }
 
 impl Part {
+    /// Memory for the compressed columns, taken from the heap of this thread and not touched yet; `None` for
+    /// those whose claims have to be proved first.
+    pub(crate) fn rooms(&self, message: &Message, pool: Option<&BufferPool>) -> Vec<Option<Room>> {
+        if message.compression.is_none() {
+            return Vec::new();
+        }
+        let room = |extent: &Extent| {
+            let plan = self.plan(message, extent).ok();
+            plan.filter(Plan::is_credible).map(|plan| plan.room(pool))
+        };
+        self.extents.iter().map(room).collect()
+    }
+
     /// The arrays of the part's columns.
     ///
     /// Uncompressed buffers stay where they are when they are aligned; with `is_aligned` all of them have
-    /// to be. Compressed columns get an allocation each.
+    /// to be. Compressed columns get an allocation each: of `rooms`, where there is one.
     pub(crate) fn decode(
         &self,
         fields: &Fields,
         message: &Message,
         dictionaries: &Dictionaries,
         is_aligned: bool,
+        rooms: Vec<Option<Room>>,
     ) -> Result<Vec<ArrayRef>> {
         let field = |column: &usize| Arc::clone(&fields[*column]);
         let Some(codec) = message.compression else {
@@ -60,8 +76,10 @@ impl Part {
         };
         let mut decompressor = Decompressor::new(codec)?;
         let mut columns = Vec::with_capacity(self.columns.len());
-        for (column, extent) in self.columns.iter().zip(&self.extents) {
-            let (data, spans) = self.decompress(message, extent, &mut decompressor)?;
+        let rooms = rooms.into_iter().chain(std::iter::repeat_with(|| None));
+        for ((column, extent), room) in self.columns.iter().zip(&self.extents).zip(rooms) {
+            let plan = self.plan(message, extent)?;
+            let (data, spans) = plan.decompress(room, &mut decompressor)?;
             let message = Extent::message_of(message, std::iter::once(extent), spans);
             let fields = Fields::from(vec![field(column)]);
             columns.extend(arrays(fields, &message, &data, dictionaries, true)?);
@@ -120,64 +138,105 @@ impl Part {
         bytes.ok_or_else(|| damaged("a buffer lies outside of the bytes of its column"))
     }
 
-    /// The plain buffers of one column, side by side in one allocation.
-    fn decompress(
-        &self,
-        message: &Message,
-        extent: &Extent,
-        decompressor: &mut Decompressor,
-    ) -> Result<(Buffer, Vec<Span>)> {
-        let stored = message.buffers[extent.buffers.clone()].iter();
-        let stored = stored
-            .map(|span| Stored::of(self.stored(*span)?))
-            .collect::<Result<Vec<_>>>()?;
-        // Claims that the compressed bytes cannot vouch for are decompressed aside first.
-        let mut grown: Vec<Option<Vec<u8>>> = Vec::with_capacity(stored.len());
-        let mut spans = Vec::with_capacity(stored.len());
-        let mut end = 0_usize;
+    /// Where the plain buffers of one column will lie.
+    fn plan(&self, message: &Message, extent: &Extent) -> Result<Plan<'_>> {
+        let spans = &message.buffers[extent.buffers.clone()];
+        let mut plan = Plan {
+            buffers: Vec::with_capacity(spans.len()),
+            len: 0,
+        };
         let mut stored_bytes = 0;
-        for buffer in &stored {
-            let (len, aside) = match buffer {
-                Stored::Plain(bytes) => {
-                    stored_bytes += bytes.len();
-                    (bytes.len(), None)
-                }
-                Stored::Compressed { plain_len, bytes } => {
-                    stored_bytes += bytes.len();
-                    // Together with the buffers before it: many small claims are a large one.
-                    let is_credible =
-                        Decompressor::is_credible(end.saturating_add(*plain_len), stored_bytes);
-                    let aside =
-                        (!is_credible).then(|| decompressor.decompress_growing(bytes, *plain_len));
-                    (*plain_len, aside.transpose()?)
+        for span in spans {
+            let stored = Stored::of(self.stored(*span)?)?;
+            let (len, bytes) = match stored {
+                Stored::Plain(bytes) => (bytes.len(), bytes),
+                Stored::Compressed { plain_len, bytes } => (plain_len, bytes),
+            };
+            stored_bytes += bytes.len();
+            let start = plan.len;
+            // Together with the buffers before it: many small claims are a large one.
+            let is_credible = match stored {
+                Stored::Plain(_) => true,
+                Stored::Compressed { .. } => {
+                    Decompressor::is_credible(start.saturating_add(len), stored_bytes)
                 }
             };
-            grown.push(aside);
-            spans.push(Span {
-                offset: end as u64,
-                len: len as u64,
+            let rounded = len.checked_next_multiple_of(ALIGNMENT);
+            let end = rounded.and_then(|len| start.checked_add(len));
+            plan.len = end.ok_or_else(|| {
+                damaged("a compressed column claims more bytes than memory can hold")
+            })?;
+            plan.buffers.push(Planned {
+                stored,
+                plain: start..start + len,
+                is_credible,
             });
-            end = end
-                .checked_add(len.next_multiple_of(ALIGNMENT))
-                .ok_or_else(|| {
-                    damaged("a compressed column claims more bytes than memory can hold")
-                })?;
         }
-        let mut memory = MutableBuffer::from_len_zeroed(end);
-        for ((buffer, aside), span) in stored.iter().zip(grown).zip(&spans) {
-            let start = usize::try_from(span.offset).unwrap_or(usize::MAX);
-            let plain = memory.as_slice_mut();
-            match (buffer, aside) {
-                (_, Some(aside)) => plain[start..start + aside.len()].copy_from_slice(&aside),
-                (Stored::Plain(bytes), None) => {
-                    plain[start..start + bytes.len()].copy_from_slice(bytes)
+        Ok(plan)
+    }
+}
+
+/// The buffers of one compressed column, and where they go, side by side in one allocation.
+struct Plan<'a> {
+    buffers: Vec<Planned<'a>>,
+    len: usize,
+}
+
+struct Planned<'a> {
+    stored: Stored<'a>,
+    plain: Range<usize>,
+    /// Whether the compressed bytes can vouch for the length they claim.
+    is_credible: bool,
+}
+
+impl Plan<'_> {
+    fn is_credible(&self) -> bool {
+        self.buffers.iter().all(|buffer| buffer.is_credible)
+    }
+
+    fn room(&self, pool: Option<&BufferPool>) -> Room {
+        match pool {
+            Some(pool) => pool.take(self.len),
+            None => Room::new(self.len),
+        }
+    }
+
+    /// The plain buffers, in `room` if there is one.
+    fn decompress(
+        &self,
+        room: Option<Room>,
+        decompressor: &mut Decompressor,
+    ) -> Result<(Buffer, Vec<Span>)> {
+        // What is not credible is decompressed aside first.
+        let mut grown: Vec<Option<Vec<u8>>> = Vec::with_capacity(self.buffers.len());
+        for buffer in &self.buffers {
+            grown.push(match buffer.stored {
+                Stored::Compressed { plain_len, bytes } if !buffer.is_credible => {
+                    Some(decompressor.decompress_growing(bytes, plain_len)?)
                 }
-                (Stored::Compressed { plain_len, bytes }, None) => {
-                    decompressor.decompress_into(bytes, &mut plain[start..start + plain_len])?;
+                _ => None,
+            });
+        }
+        let mut room = room.unwrap_or_else(|| self.room(None));
+        let memory = room.bytes(self.len);
+        let mut spans = Vec::with_capacity(self.buffers.len());
+        for (buffer, aside) in self.buffers.iter().zip(grown) {
+            let plain = &mut memory[buffer.plain.clone()];
+            match (buffer.stored, aside) {
+                (_, Some(aside)) => plain.copy_from_slice(&aside),
+                (Stored::Plain(bytes), None) => plain.copy_from_slice(bytes),
+                (Stored::Compressed { bytes, .. }, None) => {
+                    decompressor.decompress_into(bytes, plain)?;
                 }
             }
+            let padding = buffer.plain.end..buffer.plain.end.next_multiple_of(ALIGNMENT);
+            memory[padding].fill(0);
+            spans.push(Span {
+                offset: buffer.plain.start as u64,
+                len: buffer.plain.len() as u64,
+            });
         }
-        Ok((memory.into(), spans))
+        Ok((room.into(), spans))
     }
 }
 

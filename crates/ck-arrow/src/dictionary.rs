@@ -10,9 +10,9 @@ use arrow_array::{
 use arrow_buffer::{ArrowNativeType, ToByteSlice};
 use arrow_schema::{ArrowError, DataType, Schema};
 
+use crate::buffer_pool::BufferPool;
 use crate::gather::{concat, gather};
 use crate::nested::{Own, any_type, map_children};
-use crate::spare::Spare;
 use crate::tidy::without_garbage;
 
 /// Brings the dictionaries of successive batches together.
@@ -106,7 +106,7 @@ impl Unifier {
     ) -> Result<PrimitiveArray<K>, ArrowError> {
         let values = array.values();
         if self.states.len() <= place {
-            let values = without_garbage(values, &Spare::default())?;
+            let values = without_garbage(values, &BufferPool::default())?;
             self.states.push(State {
                 previous: (Arc::clone(&values), None),
                 values,
@@ -159,7 +159,7 @@ impl State {
         let common = values.len().min(self.values.len());
         if values.slice(0, common).to_data() == self.values.slice(0, common).to_data() {
             if values.len() > common {
-                self.values = without_garbage(values, &Spare::default())?;
+                self.values = without_garbage(values, &BufferPool::default())?;
                 self.places = None;
             }
             return Ok(None);
@@ -190,7 +190,7 @@ impl State {
             let rows = known + fresh.len();
             let runs = [(0, 0..known)].into_iter().chain(fresh);
             let longer = gather(&[&*self.values, &**values], rows, runs)?;
-            self.values = without_garbage(&longer, &Spare::default())?;
+            self.values = without_garbage(&longer, &BufferPool::default())?;
         }
         Ok(Some(moves.into()))
     }

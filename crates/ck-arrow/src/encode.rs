@@ -8,6 +8,7 @@ use arrow_schema::{ArrowError, SchemaRef};
 use bytes::Bytes;
 use ck_core::{Error, ErrorKind, Result};
 
+use crate::buffer_pool::BufferPool;
 use crate::codec::bytes_of;
 use crate::compression::Codec;
 use crate::dictionary::Unifier;
@@ -17,7 +18,6 @@ use crate::options::EncodeOptions;
 use crate::output::Output;
 use crate::pool::{Compressed, Input, Pool};
 use crate::slice::Slicer;
-use crate::spare::Spare;
 use crate::tidy::{can_hold_garbage, without_garbage};
 
 /// Turns record batches into the bytes of an entry, segment by segment.
@@ -67,7 +67,7 @@ pub struct Encoder {
     /// Which columns may hold on to more than their rows.
     garbage: Vec<bool>,
     /// Memory for rewritten views.
-    spare: Spare,
+    buffers: BufferPool,
     unifier: Option<Unifier>,
     input: VecDeque<RecordBatch>,
     slicer: Option<Slicer>,
@@ -136,7 +136,7 @@ impl Encoder {
                 .iter()
                 .map(|field| can_hold_garbage(field.data_type()))
                 .collect(),
-            spare: Spare::default(),
+            buffers: BufferPool::default(),
             unifier: Unifier::is_needed(&schema).then(Unifier::default),
             pool: match codec {
                 Codec::None => None,
@@ -334,7 +334,7 @@ impl Encoder {
     fn submit(&mut self, slice: RecordBatch) -> Result<()> {
         let tidy = |(column, garbage): (&ArrayRef, &bool)| {
             if *garbage {
-                without_garbage(column, &self.spare)
+                without_garbage(column, &self.buffers)
             } else {
                 Ok(Arc::clone(column))
             }

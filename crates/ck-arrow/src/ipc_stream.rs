@@ -11,6 +11,7 @@ use arrow_schema::{ArrowError, Fields, SchemaRef};
 use bytes::Bytes;
 use ck_core::{Error, ErrorKind, Result};
 
+use crate::buffer_pool::BufferPool;
 use crate::codec::bytes_of;
 use crate::decode::{Dictionaries, Part};
 use crate::extent::extents;
@@ -18,7 +19,6 @@ use crate::footprint::Backing;
 use crate::gather::concat;
 use crate::message::{Message, Span, damaged};
 use crate::output::dictionary_fields;
-use crate::spare::Spare;
 use crate::table::Table;
 use crate::tidy::{can_hold_garbage, without_garbage};
 
@@ -47,9 +47,9 @@ pub fn encode_ipc_stream(
         .with_source(error)
     };
     let mut encoder = StreamEncoder::try_new(table.schema()).map_err(unsupported)?;
-    let spare = Spare::default();
+    let pool = BufferPool::default();
     for batch in table.batches() {
-        let batch = tidied(batch, &spare).map_err(unsupported)?;
+        let batch = tidied(batch, &pool).map_err(unsupported)?;
         let buffers = encoder.encode(&batch).map_err(unsupported)?;
         buffers
             .into_iter()
@@ -60,7 +60,7 @@ pub fn encode_ipc_stream(
     buffers.into_iter().map(bytes_of).try_for_each(segment)
 }
 
-fn tidied(batch: &RecordBatch, spare: &Spare) -> Result<RecordBatch, ArrowError> {
+fn tidied(batch: &RecordBatch, pool: &BufferPool) -> Result<RecordBatch, ArrowError> {
     let fields = batch.schema_ref().fields();
     if !fields
         .iter()
@@ -69,7 +69,7 @@ fn tidied(batch: &RecordBatch, spare: &Spare) -> Result<RecordBatch, ArrowError>
         return Ok(batch.clone());
     }
     let columns = batch.columns().iter();
-    let columns = columns.map(|column| without_garbage(column, spare));
+    let columns = columns.map(|column| without_garbage(column, pool));
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(batch.schema(), columns.collect::<Result<_, _>>()?, &options)
 }
@@ -230,7 +230,9 @@ fn columns(
         },
         bytes: body,
     };
-    Ok(part.decode(fields, message, dictionaries, false)?.into())
+    Ok(part
+        .decode(fields, message, dictionaries, false, Vec::new())?
+        .into())
 }
 
 #[cfg(test)]

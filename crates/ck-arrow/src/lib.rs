@@ -23,13 +23,13 @@ mod dictionary;
 mod encode;
 mod gather;
 
+mod buffer_pool;
 mod measure;
 mod nested;
 mod output;
 mod pool;
 mod record;
 mod slice;
-mod spare;
 mod tidy;
 
 mod extent;
@@ -45,7 +45,9 @@ mod footer;
 mod layout;
 mod locate;
 mod reader;
+mod stored_batch;
 mod stream;
+mod undecoded;
 mod window;
 
 mod footprint;
@@ -64,5 +66,6 @@ pub use ipc_stream::{decode_ipc_stream, encode_ipc_stream};
 pub use layout::{BlockLayout, Layout, UnitLayout};
 pub use options::EncodeOptions;
 pub use reader::{Batches, TableReader, Verification, Windows};
+pub use stored_batch::StoredBatch;
 pub use stream::TableStream;
 pub use table::Table;

@@ -7,9 +7,11 @@ use arrow_array::{RecordBatch, RecordBatchReader};
 use arrow_schema::{ArrowError, Fields, Schema, SchemaRef};
 use ck_core::{EntryReader, Error, ErrorKind, Result, block_on};
 
+use crate::buffer_pool::BufferPool;
 use crate::content::Content;
 use crate::head::stale_seconds;
 use crate::layout::Layout;
+use crate::stored_batch::StoredBatch;
 use crate::stream::TableStream;
 use crate::table::Table;
 use crate::window::STEP;
@@ -79,6 +81,8 @@ pub struct TableReader {
     starts: Arc<[u64]>,
     /// The batches that hold `rows`.
     batches: Range<usize>,
+    /// Where memory for decoded batches comes from, if not from the allocator.
+    pool: Option<BufferPool>,
 }
 
 impl TableReader {
@@ -110,6 +114,7 @@ impl TableReader {
             batches: 0..content.index.batches.len(),
             starts: starts.into(),
             content: Arc::new(content),
+            pool: None,
         })
     }
 
@@ -229,17 +234,42 @@ impl TableReader {
     /// [`ErrorKind::Misuse`] when there is none, [`ErrorKind::Corrupt`] when its bytes are not what was
     /// written, and what the entry's own reads give.
     pub async fn batch(&self, place: usize) -> Result<RecordBatch> {
+        self.fetch(place).await?.into_batch().await
+    }
+
+    /// Brings the bytes of the record batch at this place, and leaves verifying and decoding them for later.
+    ///
+    /// # Memory
+    ///
+    /// The stored bytes; nothing for an entry that lies in memory in one piece.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Misuse`] when there is none, [`ErrorKind::Corrupt`] when its metadata or a dictionary that
+    /// it needs are not what was written, and what the entry's own reads give.
+    pub async fn fetch(&self, place: usize) -> Result<StoredBatch> {
         let at = self.place(place)?;
-        let batch = self.content.batch(at, &self.columns, &self.schema).await?;
+        let columns = self.content.fetch_batch(at, &self.columns).await?;
         let (start, end) = (self.starts[at], self.starts[at + 1]);
         let (first, last) = (self.rows.start.max(start), self.rows.end.min(end));
-        if (first, last) == (start, end) {
-            return Ok(batch);
+        Ok(StoredBatch {
+            columns,
+            place: at,
+            schema: Arc::clone(&self.schema),
+            shown: first - start..last.saturating_sub(start),
+            pool: self.pool.clone(),
+        })
+    }
+
+    /// This reader, whose compressed batches are decoded into the memory of earlier ones once those are let go
+    /// of: for one who reads batch after batch and keeps none. A buffer then holds up to a quarter more than
+    /// it shows.
+    #[must_use]
+    pub fn reusing_memory(&self) -> Self {
+        Self {
+            pool: Some(BufferPool::default()),
+            ..self.clone()
         }
-        // Both lie within a batch that is in memory.
-        let offset = usize::try_from(first - start).unwrap_or(usize::MAX);
-        let len = usize::try_from(last.saturating_sub(first)).unwrap_or(usize::MAX);
-        Ok(batch.slice(offset, len))
     }
 
     /// All record batches.
@@ -318,14 +348,14 @@ impl TableReader {
     /// The record batches one after the other, for async code.
     #[must_use]
     pub fn stream(&self) -> TableStream {
-        TableStream::new(self.clone())
+        TableStream::new(self.reusing_memory())
     }
 
     /// The record batches one after the other, for synchronous code; blocks on the entry's reads.
     #[must_use]
     pub fn batches(&self) -> Batches {
         Batches {
-            table: self.clone(),
+            table: self.reusing_memory(),
             next: 0,
         }
     }
@@ -383,9 +413,16 @@ impl TableReader {
             return self.content.check().await;
         }
         let columns: Vec<usize> = (0..self.content.schema.fields().len()).collect();
-        for place in 0..self.content.index.batches.len() {
-            let schema = &self.content.schema;
-            drop(self.content.batch(place, &columns, schema).await?);
+        let pool = BufferPool::default();
+        for (place, block) in self.content.index.batches.iter().enumerate() {
+            let stored = StoredBatch {
+                columns: self.content.fetch_batch(place, &columns).await?,
+                place,
+                schema: Arc::clone(&self.content.schema),
+                shown: 0..block.rows,
+                pool: Some(pool.clone()),
+            };
+            drop(stored.into_batch().await?);
         }
         Ok(())
     }

@@ -6,9 +6,9 @@ use arrow_array::types::ByteViewType;
 use arrow_array::{Array, ArrayRef, GenericByteViewArray};
 use arrow_schema::{ArrowError, DataType, UnionMode};
 
+use crate::buffer_pool::BufferPool;
 use crate::measure::outlined;
 use crate::nested::{Own, any_type, map_children};
-use crate::spare::Spare;
 
 /// Whether arrays of this type can hold on to values that none of their rows show, in a way that the
 /// IPC encoder would write out: it cuts every other type to its rows by itself.
@@ -32,14 +32,14 @@ pub(crate) fn can_hold_garbage(data_type: &DataType) -> bool {
 ///
 /// Of a slice of views whose text lies together, as builders leave it, only the views are copied (16
 /// bytes each); where other text lies between, the text longer than 12 bytes is copied too.
-pub(crate) fn without_garbage(array: &ArrayRef, spare: &Spare) -> Result<ArrayRef, ArrowError> {
+pub(crate) fn without_garbage(array: &ArrayRef, pool: &BufferPool) -> Result<ArrayRef, ArrowError> {
     match array.data_type() {
-        DataType::Utf8View => without_unused_bytes(array.as_string_view(), spare),
-        DataType::BinaryView => without_unused_bytes(array.as_binary_view(), spare),
+        DataType::Utf8View => without_unused_bytes(array.as_string_view(), pool),
+        DataType::BinaryView => without_unused_bytes(array.as_binary_view(), pool),
         DataType::Dictionary(_, _) => Ok(Arc::clone(array)),
         data_type if can_hold_garbage(data_type) => {
             map_children(array, Own::Shared, &mut |child| {
-                without_garbage(child, spare)
+                without_garbage(child, pool)
             })
         }
         _ => Ok(Arc::clone(array)),
@@ -59,7 +59,7 @@ struct Shown {
 
 fn without_unused_bytes<T: ByteViewType>(
     array: &GenericByteViewArray<T>,
-    spare: &Spare,
+    pool: &BufferPool,
 ) -> Result<ArrayRef, ArrowError> {
     let buffers = array.data_buffers();
     let held: usize = buffers.iter().map(|buffer| buffer.len()).sum();
@@ -101,7 +101,7 @@ fn without_unused_bytes<T: ByteViewType>(
                 .as_u128()
         }
     };
-    let views = spare.collect(array.views().iter().map(moved));
+    let views = pool.collect(array.views().iter().map(moved));
     let nulls = array.nulls().cloned();
     Ok(Arc::new(GenericByteViewArray::<T>::try_new(
         views, cut, nulls,
@@ -123,7 +123,7 @@ mod tests {
             .collect();
         let array: ArrayRef = Arc::new(StringViewArray::from_iter_values(&text));
         let slice = array.slice(10, 3);
-        let tidy = without_garbage(&slice, &Spare::default()).unwrap();
+        let tidy = without_garbage(&slice, &BufferPool::default()).unwrap();
         let held: usize = tidy
             .as_string_view()
             .data_buffers()
@@ -147,7 +147,7 @@ mod tests {
         let blocks = array.data_buffers();
         assert!(blocks.len() > 8);
         let slice: ArrayRef = Arc::new(array.slice(5_000, 9_000));
-        let tidy = without_garbage(&slice, &Spare::default()).unwrap();
+        let tidy = without_garbage(&slice, &BufferPool::default()).unwrap();
         assert_eq!(&tidy, &slice);
         let cut = tidy.as_string_view().data_buffers();
         assert_eq!(cut.iter().map(|part| part.len()).sum::<usize>(), 9_000 * 30);
@@ -169,7 +169,7 @@ mod tests {
         let rows = (0..array.len() / 3).map(|row| array.views()[row * 3]);
         let views = StringViewArray::try_new(rows.collect(), array.data_buffers().to_vec(), None);
         let views: ArrayRef = Arc::new(views.unwrap());
-        let tidy = without_garbage(&views, &Spare::default()).unwrap();
+        let tidy = without_garbage(&views, &BufferPool::default()).unwrap();
         assert_eq!(tidy.as_string_view(), &thinned.slice(0, views.len()));
         let held = tidy.as_string_view().data_buffers().iter();
         assert_eq!(
@@ -185,7 +185,7 @@ mod tests {
         let view = make_view(&[b'a'; 20], 0, 0);
         let array: ArrayRef =
             Arc::new(StringViewArray::try_new(vec![view, view].into(), vec![text], None).unwrap());
-        let tidy = without_garbage(&array, &Spare::default()).unwrap();
+        let tidy = without_garbage(&array, &BufferPool::default()).unwrap();
         assert_eq!(&tidy, &array);
         assert_eq!(
             tidy.as_string_view().data_buffers()[0].as_slice(),
@@ -198,7 +198,7 @@ mod tests {
         let mut builder = StringViewBuilder::new().with_fixed_block_size(64);
         (0..1000).for_each(|row| builder.append_value(format!("{row:030}")));
         let slice: ArrayRef = Arc::new(builder.finish().slice(10, 900));
-        let tidy = without_garbage(&slice, &Spare::default()).unwrap();
+        let tidy = without_garbage(&slice, &BufferPool::default()).unwrap();
         assert_eq!(&tidy, &slice);
         assert_eq!(tidy.as_string_view().data_buffers().len(), 1);
     }
@@ -207,7 +207,7 @@ mod tests {
     fn views_without_garbage_are_not_copied() {
         let array = BinaryViewArray::from_iter_values([b"a text of more than twelve bytes"]);
         let before = array.data_buffers()[0].as_ptr();
-        let tidy = without_garbage(&(Arc::new(array) as ArrayRef), &Spare::default()).unwrap();
+        let tidy = without_garbage(&(Arc::new(array) as ArrayRef), &BufferPool::default()).unwrap();
         assert_eq!(tidy.as_binary_view().data_buffers()[0].as_ptr(), before);
     }
 }

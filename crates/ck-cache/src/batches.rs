@@ -4,11 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
-use ck_arrow::{TableReader, retained_bytes};
+use ck_arrow::{StoredBatch, TableReader, retained_bytes};
 use ck_core::{EntryReader, Error, ErrorKind, MemoryBudget, Reservation, Result, background};
 use tokio::sync::oneshot;
 
-use crate::crew::Crew;
 use crate::source::feeds_a_put;
 
 /// How much larger columns are taken to be when they are decompressed, until a batch has shown more: no index
@@ -16,8 +15,7 @@ use crate::source::feeds_a_put;
 const PLAIN_FACTOR: u64 = 4;
 
 /// What is read ahead holds at most so many bytes, so that large batches, whose bytes are several ranges under
-/// way at once in any case, come one at a time: each thread that decodes them has a heap of its own, which the
-/// C library lets grow to some batches.
+/// way at once in any case, come one at a time.
 const AHEAD_BYTES: u64 = 4 << 20;
 
 /// Of narrow projections many batches fit into [`AHEAD_BYTES`]; so many hide the way to any server.
@@ -30,10 +28,25 @@ const MOST_UNSEEN: usize = 2;
 #[derive(Clone)]
 pub(crate) struct BatchSource {
     pub(crate) reader: TableReader,
-    pub(crate) entry: Arc<dyn EntryReader>,
-    pub(crate) budget: MemoryBudget,
+    entry: Arc<dyn EntryReader>,
+    budget: MemoryBudget,
     /// Of the batches read so far, the one that shrank most.
     plain_factor: Arc<AtomicU64>,
+}
+
+/// A batch to be decoded, and the bytes reserved until that is done.
+pub(crate) struct Brought {
+    pub(crate) place: usize,
+    pub(crate) batch: StoredBatch,
+    pub(crate) reservation: Option<Reservation>,
+}
+
+impl Brought {
+    pub(crate) async fn decode(self) -> Result<RecordBatch> {
+        let batch = self.batch.into_batch().await;
+        drop(self.reservation);
+        batch
+    }
 }
 
 impl BatchSource {
@@ -50,30 +63,44 @@ impl BatchSource {
         }
     }
 
-    /// The batch at this place. One beyond the whole budget, which another writer may have made, takes all
-    /// of it. A read for a put takes what is free, and does not wait.
+    /// The batch at this place.
     pub(crate) async fn batch(&self, place: usize) -> Result<RecordBatch> {
-        let held = self.held(place)?;
-        let _reservation = match feeds_a_put() {
-            true => self.budget.try_reserve(held)?,
-            false => Some(self.budget.reserve(held).await?),
-        };
-        self.read(place).await
-    }
-
-    /// The batch at this place, for which bytes are reserved; others are taken to shrink as well as it does.
-    pub(crate) async fn read(&self, place: usize) -> Result<RecordBatch> {
-        let batch = self.reader.batch(place).await?;
-        if self.may_be_compressed(place)? {
-            let stored = self.reader.fetched_bytes(place)?;
-            let factor = own_bytes(&batch).div_ceil(stored.max(1));
-            self.plain_factor.fetch_max(factor, Ordering::Relaxed);
-        }
+        let batch = self.bring(place).await?.decode().await?;
+        self.note(place, &batch)?;
         Ok(batch)
     }
 
+    /// The bytes of the batch at this place. One beyond the whole budget, which another writer may have made,
+    /// takes all of it. A read for a put takes what is free, and does not wait.
+    async fn bring(&self, place: usize) -> Result<Brought> {
+        let held = self.held(place)?;
+        let reservation = match feeds_a_put() {
+            true => self.budget.try_reserve(held)?,
+            false => Some(self.budget.reserve(held).await?),
+        };
+        self.fetch(place, reservation).await
+    }
+
+    async fn fetch(&self, place: usize, reservation: Option<Reservation>) -> Result<Brought> {
+        Ok(Brought {
+            place,
+            batch: self.reader.fetch(place).await?,
+            reservation,
+        })
+    }
+
+    /// Others are taken to shrink as well as this batch.
+    pub(crate) fn note(&self, place: usize, batch: &RecordBatch) -> Result<()> {
+        if self.may_be_compressed(place)? {
+            let stored = self.reader.fetched_bytes(place)?;
+            let factor = own_bytes(batch).div_ceil(stored.max(1));
+            self.plain_factor.fetch_max(factor, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     /// Bytes that a read fetches and decompresses.
-    pub(crate) fn held(&self, place: usize) -> Result<u64> {
+    fn held(&self, place: usize) -> Result<u64> {
         let stored = self.reader.fetched_bytes(place)?;
         let fetched = if self.is_in_place() { 0 } else { 1 };
         let plain = match self.may_be_compressed(place)? {
@@ -84,7 +111,7 @@ impl BatchSource {
         Ok(held.min(self.budget.limit()))
     }
 
-    fn may_be_compressed(&self, place: usize) -> Result<bool> {
+    pub(crate) fn may_be_compressed(&self, place: usize) -> Result<bool> {
         Ok(self.reader.is_compressed(place)? != Some(false))
     }
 
@@ -92,17 +119,15 @@ impl BatchSource {
         self.entry.contiguous().is_some()
     }
 
-    /// Reads a batch beside the caller.
+    /// Brings a batch beside the caller, who decodes it: see [`StoredBatch`].
     fn start(&self, place: usize, reservation: Reservation) -> Option<Ahead> {
         let (sender, result) = oneshot::channel();
         let source = self.clone();
-        let read = async move {
-            let batch = source.read(place).await;
-            drop(reservation);
+        let bring = async move {
             // Whoever asked may have gone.
-            sender.send(batch).ok();
+            drop(sender.send(source.fetch(place, Some(reservation)).await));
         };
-        background(read).then_some(Ahead(result))
+        background(bring).then_some(Ahead(result))
     }
 }
 
@@ -119,20 +144,20 @@ fn own_bytes(batch: &RecordBatch) -> u64 {
     bytes as u64
 }
 
-/// A batch that is being read, or was.
-struct Ahead(oneshot::Receiver<Result<RecordBatch>>);
+/// A batch that is being brought, or was.
+struct Ahead(oneshot::Receiver<Result<Brought>>);
 
-/// All batches of a table one after the other; where they have to be fetched, small ones are under way before
+/// The stored batches of a table one after the other; where they have to be fetched, some are under way before
 /// they are asked for, as far as the budget is free.
-pub(crate) struct InOrder {
+pub(crate) struct Fetches {
     source: BatchSource,
-    /// The next batch to give; those in `ahead` follow from it on.
+    /// The next batch to give.
     next: usize,
+    /// It, and those that follow from it on.
     ahead: VecDeque<Ahead>,
 }
 
-impl InOrder {
-    /// For a caller who may stop early.
+impl Fetches {
     pub(crate) fn new(source: BatchSource) -> Self {
         Self {
             source,
@@ -141,66 +166,61 @@ impl InOrder {
         }
     }
 
-    /// All of them at once. What has to be fetched, two under way: while one is decoded the other is fetched.
-    pub(crate) async fn read_all(source: BatchSource) -> Result<Vec<RecordBatch>> {
-        if source.is_in_place() && source.reader.num_batches() > 1 && source.may_be_compressed(0)? {
-            return Crew::new(source).read_all().await;
-        }
-        let mut batches = Vec::with_capacity(source.reader.num_batches());
-        let mut all = Self::new(source);
-        while all.len() > 0 {
-            all.read_ahead(2);
-            let batch = all.front().await;
-            batches.push(all.give(batch)?);
-        }
-        Ok(batches)
-    }
-
     /// How many are left.
     pub(crate) fn len(&self) -> usize {
         self.source.reader.num_batches().saturating_sub(self.next)
     }
 
     /// The next batch. Dropping the future loses none. Nothing comes after an error.
-    pub(crate) async fn next(&mut self) -> Option<Result<RecordBatch>> {
+    pub(crate) async fn next(&mut self) -> Option<Result<Brought>> {
         if self.len() == 0 {
             return None;
         }
-        let batch = self.front().await;
-        let is_first = self.next == 0;
-        let batch = self.give(batch);
-        // Whoever asked for one batch may want no other; whoever asked for two wants all.
-        if !is_first && batch.is_ok() {
-            self.read_ahead(0);
-        }
-        Some(batch)
+        let brought = match self.ahead.front_mut() {
+            Some(front) => {
+                let brought = (&mut front.0).await.unwrap_or_else(|_lost| {
+                    Err(Error::new(
+                        ErrorKind::Transient,
+                        "the runtime that read ahead is shutting down",
+                    ))
+                });
+                self.ahead.pop_front();
+                brought
+            }
+            None => self.source.bring(self.next).await,
+        };
+        self.go_on(&brought);
+        Some(brought)
     }
 
-    /// The batch at `next`.
-    async fn front(&mut self) -> Result<RecordBatch> {
-        match self.ahead.front_mut() {
-            Some(front) => (&mut front.0).await.unwrap_or_else(|_lost| {
-                Err(Error::new(
-                    ErrorKind::Transient,
-                    "the runtime that read ahead is shutting down",
-                ))
-            }),
-            None => self.source.batch(self.next).await,
+    /// The next batch if there is nothing to wait for, neither bytes nor budget.
+    pub(crate) async fn next_now(&mut self) -> Option<Result<Brought>> {
+        if self.len() == 0 {
+            return None;
         }
+        let brought = if self.source.is_in_place() {
+            // What fails here fails again in `next`.
+            let held = self.source.held(self.next).ok()?;
+            let reservation = self.source.budget.try_reserve(held).ok()??;
+            self.source.fetch(self.next, Some(reservation)).await
+        } else {
+            let brought = self.ahead.front_mut()?.0.try_recv().ok()?;
+            self.ahead.pop_front();
+            brought
+        };
+        self.go_on(&brought);
+        Some(brought)
     }
 
-    /// Goes on to the next batch, or to the end after an error.
-    fn give(&mut self, batch: Result<RecordBatch>) -> Result<RecordBatch> {
-        self.ahead.pop_front();
-        self.next = match &batch {
+    fn go_on(&mut self, brought: &Result<Brought>) {
+        self.next = match brought {
             Ok(_) => self.next + 1,
             Err(_) => usize::MAX,
         };
-        batch
     }
 
     /// Starts what fits, and so many batches in any case.
-    fn read_ahead(&mut self, least: usize) {
+    pub(crate) fn read_ahead(&mut self, least: usize) {
         if self.source.is_in_place() {
             return;
         }
@@ -238,8 +258,51 @@ impl InOrder {
     }
 }
 
+/// All batches of a table one after the other, for a caller who may stop early and keeps none.
+pub(crate) struct InOrder {
+    fetches: Fetches,
+}
+
+impl InOrder {
+    pub(crate) fn new(mut source: BatchSource) -> Self {
+        source.reader = source.reader.reusing_memory();
+        Self {
+            fetches: Fetches::new(source),
+        }
+    }
+
+    /// How many are left.
+    pub(crate) fn len(&self) -> usize {
+        self.fetches.len()
+    }
+
+    /// The next batch, which is lost if the future is dropped. Nothing comes after an error.
+    pub(crate) async fn next(&mut self) -> Option<Result<RecordBatch>> {
+        let is_first = self.fetches.next == 0;
+        let batch = match self.fetches.next().await? {
+            Ok(brought) => self.decode(brought).await,
+            Err(error) => Err(error),
+        };
+        if batch.is_err() {
+            self.fetches.next = usize::MAX;
+        } else if !is_first {
+            // Whoever asked for one batch may want no other; whoever asked for two wants all.
+            self.fetches.read_ahead(0);
+        }
+        Some(batch)
+    }
+
+    async fn decode(&self, brought: Brought) -> Result<RecordBatch> {
+        let place = brought.place;
+        let batch = brought.decode().await?;
+        self.fetches.source.note(place, &batch)?;
+        Ok(batch)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
     use std::ops::Range;
 
     use arrow_array::{ArrayRef, Int64Array};
@@ -309,21 +372,46 @@ mod tests {
         while let Some(batch) = block_on(all.next()) {
             let batch = batch.unwrap();
             assert_eq!(batch.num_rows(), 1 << 17);
-            assert!(all.ahead.len() as u64 * PLAIN <= AHEAD_BYTES);
-            assert!(all.len() < 4 || !all.ahead.is_empty());
-            assert!(all.len() == 0 || all.source.held(all.next).unwrap() >= PLAIN);
+            let ahead = all.fetches.ahead.len();
+            assert!(ahead as u64 * PLAIN <= AHEAD_BYTES);
+            assert!(all.len() < 4 || ahead > 0);
+            let fetches = &all.fetches;
+            assert!(all.len() == 0 || fetches.source.held(fetches.next).unwrap() >= PLAIN);
         }
     }
 
     #[test]
     fn a_whole_get_begins_with_two_batches_until_one_has_shown_its_size() {
-        let mut all = InOrder::new(constants());
+        let mut all = Fetches::new(constants());
         all.read_ahead(2);
         assert_eq!(all.ahead.len(), 2);
-        let batch = block_on(all.front());
-        all.give(batch).unwrap();
+        let brought = block_on(all.next()).unwrap().unwrap();
+        let batch = block_on(brought.decode()).unwrap();
+        all.source.note(0, &batch).unwrap();
         all.read_ahead(2);
         assert!((2..=4).contains(&all.ahead.len()));
         assert!(all.source.budget.used() <= (2 * PLAIN).max(AHEAD_BYTES));
+    }
+
+    #[test]
+    fn whoever_gives_up_waiting_gets_the_same_batch_later() {
+        let mut all = Fetches::new(constants());
+        all.read_ahead(2);
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        let polled = std::pin::pin!(all.next()).poll(&mut cx).is_ready();
+        let place = usize::from(polled);
+        assert_eq!(block_on(all.next()).unwrap().unwrap().place, place);
+        assert_eq!(block_on(all.next()).unwrap().unwrap().place, place + 1);
+    }
+
+    #[test]
+    fn batches_that_are_let_go_of_lend_their_memory_to_the_next() {
+        let mut all = InOrder::new(constants());
+        let mut addresses = std::collections::BTreeSet::new();
+        while let Some(batch) = block_on(all.next()) {
+            let column = batch.unwrap().column(0).to_data();
+            addresses.insert(column.buffers()[0].as_ptr().addr());
+        }
+        assert_eq!(addresses.len(), 1);
     }
 }

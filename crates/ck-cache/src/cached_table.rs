@@ -13,6 +13,7 @@ use futures_core::Stream;
 
 use crate::batches::{BatchSource, InOrder};
 use crate::cache::{Shared, is_corrupt, with_key};
+use crate::crew::Crew;
 use crate::trace::stage;
 
 /// A table in a store, read piece by piece.
@@ -127,8 +128,8 @@ impl CachedTable {
         self.origin.check(batch).await
     }
 
-    /// All batches of this view. Compressed ones of a store that maps are decoded by one thread for each
-    /// processor, at most 4, as far as the memory budget is free.
+    /// All batches of this view. Compressed ones are decoded by one thread for each processor, at most 4, as far
+    /// as the memory budget is free.
     ///
     /// # Memory
     ///
@@ -138,7 +139,7 @@ impl CachedTable {
     ///
     /// As [`CachedTable::batch`].
     pub async fn read_all(&self) -> Result<Vec<RecordBatch>> {
-        let batches = InOrder::read_all(self.source()).await;
+        let batches = Crew::new(self.source()).read_all().await;
         self.origin.check(batches).await
     }
 

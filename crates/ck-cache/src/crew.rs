@@ -1,12 +1,12 @@
-use std::ops::Range;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use arrow_array::RecordBatch;
-use ck_core::{Error, ErrorKind, Reservation, Result, background};
-use tokio::sync::mpsc;
+use ck_core::{Error, ErrorKind, Result, background};
+use tokio::sync::{Semaphore, mpsc};
 
-use crate::batches::BatchSource;
+use crate::batches::{BatchSource, Brought, Fetches};
 
 /// As many as compress a table.
 const MOST_WORKERS: usize = 4;
@@ -14,44 +14,71 @@ const MOST_WORKERS: usize = 4;
 /// Fewer stored bytes than this for each worker are not worth a thread.
 const WORKER_BYTES: u64 = 1 << 20;
 
-/// Who decodes the batches of a table together, the caller first of all: each takes the next place, so that one
-/// batch for each of them is under way beside the result.
+/// Who decodes the batches of a table together, the caller first of all. The caller brings the batches and takes
+/// the memory for them: what each decodes into a heap of its own stays with the process when the table goes.
 pub(crate) struct Crew {
-    source: Arc<BatchSource>,
-    places: Places,
+    source: BatchSource,
+    work: Arc<Work>,
 }
 
 impl Crew {
     pub(crate) fn new(source: BatchSource) -> Self {
-        let all = 0..source.reader.num_batches();
+        let work = Work {
+            ready: Mutex::default(),
+            count: Semaphore::new(0),
+        };
         Self {
-            places: Places(Arc::new(Mutex::new(all))),
-            source: Arc::new(source),
+            source,
+            work: Arc::new(work),
         }
     }
 
-    /// All batches, in order. Once the future is dropped, helpers finish the batch they are at.
+    /// All batches, in order. What has to be fetched, two under way: while one is decoded the other is fetched.
+    /// Once the future is dropped, helpers finish the batch they are at.
     pub(crate) async fn read_all(self) -> Result<Vec<RecordBatch>> {
         let helpers = self.helpers()?;
         self.read_with(helpers).await
     }
 
     async fn read_with(self, helpers: usize) -> Result<Vec<RecordBatch>> {
-        let mut batches = vec![None; self.source.reader.num_batches()];
-        let mut missing = batches.len();
+        let mut all = All {
+            batches: vec![None; self.source.reader.num_batches()],
+            source: &self.source,
+        };
         let mut others = self.start_helpers(helpers);
-        while let Some(place) = self.places.take() {
-            batches[place] = Some(self.source.batch(place).await?);
-            missing -= 1;
+        let mut fetches = Fetches::new(self.source.clone());
+        loop {
+            fetches.read_ahead(2);
+            // One for everybody. Waiting is for those who have nothing to do.
+            while self.work.len() <= helpers {
+                let brought = match self.work.len() {
+                    0 => fetches.next().await,
+                    _ => fetches.next_now().await,
+                };
+                let Some(brought) = brought else { break };
+                let mut brought = brought?;
+                brought.batch.reserve();
+                self.work.add(brought);
+            }
+            let Some(brought) = self.work.take() else {
+                if fetches.len() == 0 {
+                    break;
+                }
+                continue;
+            };
+            let place = brought.place;
+            all.set(place, brought.decode().await)?;
+            while let Ok((place, batch)) = others.try_recv() {
+                all.set(place, batch)?;
+            }
         }
         // Not until the helpers have ended: those that no runtime has come to yet have begun nothing.
-        while missing > 0
+        while all.batches.iter().any(Option::is_none)
             && let Some((place, batch)) = others.recv().await
         {
-            batches[place] = Some(batch?);
-            missing -= 1;
+            all.set(place, batch)?;
         }
-        let all = batches.into_iter().collect::<Option<Vec<_>>>();
+        let all = all.batches.into_iter().collect::<Option<Vec<_>>>();
         all.ok_or_else(|| {
             Error::new(
                 ErrorKind::Transient,
@@ -67,7 +94,7 @@ impl Crew {
         let most = cores.min(MOST_WORKERS).min(reader.num_batches());
         let (mut helpers, mut bytes) = (0, 0);
         for place in 0..reader.num_batches() {
-            if helpers + 1 >= most {
+            if helpers + 1 >= most || !self.source.may_be_compressed(place)? {
                 break;
             }
             bytes += reader.fetched_bytes(place)?;
@@ -78,25 +105,16 @@ impl Crew {
         Ok(helpers)
     }
 
-    /// Has others do what the caller has not come to, as far as the budget is free.
+    /// Has others do what the caller does not come to.
     fn start_helpers(&self, count: usize) -> mpsc::UnboundedReceiver<(usize, Result<RecordBatch>)> {
         let (sender, batches) = mpsc::unbounded_channel();
         for _ in 0..count {
-            // A runtime that nobody drives any more must not hold the entry.
-            let source = Arc::downgrade(&self.source);
-            let places = Places(Arc::clone(&self.places.0));
-            let sender = sender.clone();
+            let (work, sender) = (Arc::clone(&self.work), sender.clone());
             let help = async move {
-                while let Some(source) = source.upgrade()
-                    && let Some((place, reservation)) = places.claim(&source)
-                {
-                    let batch = source.read(place).await;
-                    drop(reservation);
-                    if batch.is_err() {
-                        places.clear();
-                    }
+                while let Some(brought) = work.wait().await {
+                    let place = brought.place;
                     // Whoever asked may have gone.
-                    sender.send((place, batch)).ok();
+                    sender.send((place, brought.decode().await)).ok();
                 }
             };
             if !background(help) {
@@ -109,35 +127,63 @@ impl Crew {
 
 impl Drop for Crew {
     fn drop(&mut self) {
-        self.places.clear();
+        self.work.end();
+    }
+}
+
+/// What was decoded so far.
+struct All<'a> {
+    batches: Vec<Option<RecordBatch>>,
+    source: &'a BatchSource,
+}
+
+impl All<'_> {
+    fn set(&mut self, place: usize, batch: Result<RecordBatch>) -> Result<()> {
+        let batch = batch?;
+        self.source.note(place, &batch)?;
+        self.batches[place] = Some(batch);
+        Ok(())
     }
 }
 
 /// The batches that nobody has begun.
-struct Places(Arc<Mutex<Range<usize>>>);
+struct Work {
+    ready: Mutex<VecDeque<Brought>>,
+    /// How many there are; closed when there will be no more.
+    count: Semaphore,
+}
 
-impl Places {
+impl Work {
     /// No code panics while it holds the lock, so a poisoned one still guards a sound state.
-    fn lock(&self) -> MutexGuard<'_, Range<usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Brought>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self) -> Option<usize> {
-        self.lock().next()
+    fn len(&self) -> usize {
+        self.count.available_permits()
     }
 
-    /// The next one, if the budget has room for it.
-    fn claim(&self, source: &BatchSource) -> Option<(usize, Reservation)> {
-        let mut places = self.lock();
-        // What fails here fails again in the hands of the caller.
-        let held = source.held(places.clone().next()?).ok()?;
-        let reservation = source.budget.try_reserve(held).ok()??;
-        places.next().zip(Some(reservation))
+    fn add(&self, brought: Brought) {
+        self.lock().push_back(brought);
+        self.count.add_permits(1);
+    }
+
+    /// The next one, if there is any.
+    fn take(&self) -> Option<Brought> {
+        self.count.try_acquire().ok()?.forget();
+        self.lock().pop_front()
+    }
+
+    /// The next one, once there is one; `None` when there will be none.
+    async fn wait(&self) -> Option<Brought> {
+        self.count.acquire().await.ok()?.forget();
+        self.lock().pop_front()
     }
 
     /// Nobody begins anything more.
-    fn clear(&self) {
-        *self.lock() = 0..0;
+    fn end(&self) {
+        self.count.close();
+        self.lock().clear();
     }
 }
 
@@ -228,8 +274,11 @@ mod tests {
         let (expected, bytes) = entry();
         let (_entry, _budget, crew) = crew(bytes, 1 << 30);
         let mut others = crew.start_helpers(1);
+        let mut fetches = Fetches::new(crew.source.clone());
         let mut batches = Vec::new();
-        while let Some((place, batch)) = block_on(others.recv()) {
+        while let Some(brought) = block_on(fetches.next()) {
+            crew.work.add(brought.unwrap());
+            let (place, batch) = block_on(others.recv()).unwrap();
             assert_eq!(place, batches.len());
             batches.push(batch.unwrap());
         }
@@ -253,10 +302,12 @@ mod tests {
     #[test]
     fn helpers_of_a_caller_who_has_gone_begin_nothing_more() {
         let (_, bytes) = entry();
-        let (_entry, _budget, crew) = crew(bytes, 1 << 30);
-        let places = Places(Arc::clone(&crew.places.0));
-        assert_eq!(places.take(), Some(0));
-        drop(crew.read_with(3));
-        assert_eq!(places.take(), None);
+        let (entry, budget, crew) = crew(bytes, 1 << 30);
+        let work = Arc::clone(&crew.work);
+        let mut fetches = Fetches::new(crew.source.clone());
+        work.add(block_on(fetches.next()).unwrap().unwrap());
+        drop((fetches, crew));
+        assert!(block_on(work.wait()).is_none());
+        assert_eq!((budget.used(), Arc::strong_count(&entry)), (0, 1));
     }
 }

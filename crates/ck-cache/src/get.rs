@@ -6,9 +6,10 @@ use ck_codec::CacheKey;
 use ck_core::{EntryReader, ErrorKind, Key, Result};
 use tracing::{Instrument, debug_span, field};
 
-use crate::batches::{BatchSource, InOrder};
+use crate::batches::BatchSource;
 use crate::cache::{Shared, is_corrupt, with_key};
 use crate::contents::{ABSENT, read_own_header};
+use crate::crew::Crew;
 use crate::held::{Form, Held, Life, ValueForm};
 use crate::trace::stage;
 use crate::{Cache, CachedTable, Contents, Table, read_entry};
@@ -188,6 +189,6 @@ impl Shared {
         reader: TableReader,
     ) -> Result<Table> {
         let source = BatchSource::new(reader.clone(), Arc::clone(entry), self.budget.clone());
-        reader.table_of(InOrder::read_all(source).await?)
+        reader.table_of(Crew::new(source).read_all().await?)
     }
 }
