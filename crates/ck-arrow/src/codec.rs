@@ -25,6 +25,9 @@ const PREFIX: usize = size_of::<i64>();
 const SAMPLED: usize = 256 * 1024;
 const SAMPLE: usize = 16 * 1024;
 
+/// Buffers of batches of the same size differ by less, mostly.
+const SCRATCH_STEP: usize = 64 * 1024;
+
 /// A claimed length beyond this multiple of the compressed bytes is not believed in advance.
 const CREDIBLE_RATIO: usize = 64;
 
@@ -96,7 +99,9 @@ impl Compressor {
             _ => lz4_frame_bound(plain.len()),
         };
         if self.scratch.len() < PREFIX + bound {
-            self.scratch.resize(PREFIX + bound, 0);
+            // Not grown: that would hold both at once, and take twice as much to be ready for more.
+            self.scratch = Vec::new();
+            self.scratch = vec![0; (PREFIX + bound).next_multiple_of(SCRATCH_STEP)];
         }
         let (prefix, out) = self.scratch.split_at_mut(PREFIX);
         prefix.copy_from_slice(&(plain.len() as u64).to_le_bytes());

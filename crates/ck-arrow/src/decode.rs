@@ -43,7 +43,7 @@ impl Part {
         }
         let room = |extent: &Extent| {
             let plan = self.plan(message, extent).ok();
-            plan.filter(Plan::is_credible).map(|plan| plan.room(pool))
+            plan.filter(Plan::is_credible)?.room(pool).ok()
         };
         self.extents.iter().map(room).collect()
     }
@@ -194,7 +194,7 @@ impl Plan<'_> {
         self.buffers.iter().all(|buffer| buffer.is_credible)
     }
 
-    fn room(&self, pool: Option<&BufferPool>) -> Room {
+    fn room(&self, pool: Option<&BufferPool>) -> Result<Room> {
         match pool {
             Some(pool) => pool.take(self.len),
             None => Room::new(self.len),
@@ -217,7 +217,10 @@ impl Plan<'_> {
                 _ => None,
             });
         }
-        let mut room = room.unwrap_or_else(|| self.room(None));
+        let mut room = match room {
+            Some(room) => room,
+            None => self.room(None)?,
+        };
         let memory = room.bytes(self.len);
         let mut spans = Vec::with_capacity(self.buffers.len());
         for (buffer, aside) in self.buffers.iter().zip(grown) {
