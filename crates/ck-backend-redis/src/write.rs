@@ -23,7 +23,7 @@ use crate::upload::{Lines, Upload};
 const PIECE: usize = 256 << 10;
 
 /// The most bytes that are gathered to see how long an entry is, or to fill a part of one.
-const GATHER: usize = 16 << 20;
+const GATHER: usize = 12 << 20;
 
 /// Transfers up to this size share the connection of the small operations.
 const SMALL: usize = 64 << 10;
