@@ -84,8 +84,7 @@ A frame of 300 MB (numbers, text, categories) is built, put without compression 
 beside the frame, and, when the frame is gone, got whole, both entries one after the other; all contents are compared.
 This is one process, which may have 512 MB (`RLIMIT_DATA`, set on itself: heap, stacks and all else that is its own,
 touched or not; mapped files are not counted). All its threads share one heap (`MALLOC_ARENA_MAX=1`): glibc would
-give each its own, and what one has freed another cannot have; without that the gets from Redis, which several threads
-decode, pass the limit in some runs. The system this replaces took 1.5 GB and was killed. Encoding the frame into a
+give each its own, and what one has freed another cannot have; without that Redis passes the limit in some runs. The system this replaces took 1.5 GB and was killed. Encoding the frame into a
 buffer before storing it, in the same limit, must fail.
 
 "
