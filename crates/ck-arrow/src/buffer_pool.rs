@@ -8,7 +8,7 @@ use ck_core::{Error, ErrorKind, Result};
 const POOLED: usize = 64 << 10;
 
 /// Arrow allocates multiples of that.
-const ROUNDED: usize = 128;
+const ROUNDED: usize = 64;
 
 /// Memory of buffers that were let go of, for those that come next.
 ///
@@ -87,13 +87,14 @@ impl Spare {
             return Ok(memory);
         }
         let len = len.next_multiple_of(ROUNDED);
-        self.most = self.most.max(self.used + len);
-        while self.used + len + self.kept_bytes > self.most {
+        let most = self.most.max(self.used + len);
+        while self.used + len + self.kept_bytes > most {
             // Best what has become a little too small.
             drop(self.remove(self.place(len).saturating_sub(1)));
         }
         let memory = allocate(len)?;
         self.used += memory.capacity();
+        self.most = most;
         Ok(memory)
     }
 
@@ -133,7 +134,11 @@ impl Room {
         })
     }
 
-    /// The first bytes of it, which may hold what they held before.
+    pub(crate) fn capacity(&self) -> usize {
+        self.memory.capacity()
+    }
+
+    /// The first bytes of it, no more than it has room for, which may hold what they held before.
     pub(crate) fn bytes(&mut self, len: usize) -> &mut [u8] {
         self.memory.resize(len, 0);
         self.memory.as_slice_mut()
@@ -204,8 +209,8 @@ mod tests {
     fn what_is_too_small_or_much_too_large_gives_way() {
         let pool = BufferPool::default();
         drop(buffer(&pool, LEN));
-        drop(buffer(&pool, LEN + 128));
-        assert_eq!(spare(&pool), [LEN + 128]);
+        drop(buffer(&pool, LEN + 64));
+        assert_eq!(spare(&pool), [LEN + 64]);
         drop((buffer(&pool, LEN / 2), buffer(&pool, 2 * LEN)));
         assert_eq!(spare(&pool), [LEN / 2, 2 * LEN]);
         drop(buffer(&pool, LEN));

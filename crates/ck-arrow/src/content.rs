@@ -367,6 +367,7 @@ impl Content {
             checks,
             parts,
             rooms: Vec::new(),
+            pool: None,
             wanted: wanted.into(),
             is_aligned,
             work,

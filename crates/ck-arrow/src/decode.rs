@@ -23,6 +23,15 @@ const WORD: u64 = 8;
 /// The dictionaries that a decode may need, by their IPC number.
 pub(crate) type Dictionaries = HashMap<i64, ArrayRef>;
 
+/// Where compressed columns of a part go.
+#[derive(Default)]
+pub(crate) struct Memory<'a> {
+    /// Of each column, as far as they were taken before.
+    pub(crate) rooms: Vec<Option<Room>>,
+    /// Where the others come from, if not from the allocator.
+    pub(crate) pool: Option<&'a BufferPool>,
+}
+
 /// Some neighbouring columns of a batch, with the bytes that hold them.
 #[derive(Debug)]
 pub(crate) struct Part {
@@ -38,9 +47,6 @@ impl Part {
     /// Memory for the compressed columns, taken from the heap of this thread and not touched yet; `None` for
     /// those whose claims have to be proved first.
     pub(crate) fn rooms(&self, message: &Message, pool: Option<&BufferPool>) -> Vec<Option<Room>> {
-        if message.compression.is_none() {
-            return Vec::new();
-        }
         let room = |extent: &Extent| {
             let plan = self.plan(message, extent).ok();
             plan.filter(Plan::is_credible)?.room(pool).ok()
@@ -51,14 +57,14 @@ impl Part {
     /// The arrays of the part's columns.
     ///
     /// Uncompressed buffers stay where they are when they are aligned; with `is_aligned` all of them have
-    /// to be. Compressed columns get an allocation each: of `rooms`, where there is one.
+    /// to be. Compressed columns get an allocation each, out of `memory`.
     pub(crate) fn decode(
         &self,
         fields: &Fields,
         message: &Message,
         dictionaries: &Dictionaries,
         is_aligned: bool,
-        rooms: Vec<Option<Room>>,
+        memory: Memory<'_>,
     ) -> Result<Vec<ArrayRef>> {
         let field = |column: &usize| Arc::clone(&fields[*column]);
         let Some(codec) = message.compression else {
@@ -76,10 +82,13 @@ impl Part {
         };
         let mut decompressor = Decompressor::new(codec)?;
         let mut columns = Vec::with_capacity(self.columns.len());
-        let rooms = rooms.into_iter().chain(std::iter::repeat_with(|| None));
+        let rooms = memory
+            .rooms
+            .into_iter()
+            .chain(std::iter::repeat_with(|| None));
         for ((column, extent), room) in self.columns.iter().zip(&self.extents).zip(rooms) {
             let plan = self.plan(message, extent)?;
-            let (data, spans) = plan.decompress(room, &mut decompressor)?;
+            let (data, spans) = plan.decompress(room, memory.pool, &mut decompressor)?;
             let message = Extent::message_of(message, std::iter::once(extent), spans);
             let fields = Fields::from(vec![field(column)]);
             columns.extend(arrays(fields, &message, &data, dictionaries, true)?);
@@ -205,6 +214,7 @@ impl Plan<'_> {
     fn decompress(
         &self,
         room: Option<Room>,
+        pool: Option<&BufferPool>,
         decompressor: &mut Decompressor,
     ) -> Result<(Buffer, Vec<Span>)> {
         // What is not credible is decompressed aside first.
@@ -217,9 +227,10 @@ impl Plan<'_> {
                 _ => None,
             });
         }
-        let mut room = match room {
+        // The room was measured by what may have been overwritten since.
+        let mut room = match room.filter(|room| room.capacity() >= self.len) {
             Some(room) => room,
-            None => self.room(None)?,
+            None => self.room(pool)?,
         };
         let memory = room.bytes(self.len);
         let mut spans = Vec::with_capacity(self.buffers.len());

@@ -13,7 +13,7 @@ use ck_core::{Error, ErrorKind, Result};
 
 use crate::buffer_pool::BufferPool;
 use crate::codec::bytes_of;
-use crate::decode::{Dictionaries, Part};
+use crate::decode::{Dictionaries, Memory, Part};
 use crate::extent::extents;
 use crate::footprint::Backing;
 use crate::gather::concat;
@@ -231,7 +231,7 @@ fn columns(
         bytes: body,
     };
     Ok(part
-        .decode(fields, message, dictionaries, false, Vec::new())?
+        .decode(fields, message, dictionaries, false, Memory::default())?
         .into())
 }
 

@@ -82,7 +82,7 @@ pub struct TableReader {
     /// The batches that hold `rows`.
     batches: Range<usize>,
     /// Where memory for decoded batches comes from, if not from the allocator.
-    pool: Option<BufferPool>,
+    pub(crate) pool: Option<BufferPool>,
 }
 
 impl TableReader {
@@ -238,10 +238,11 @@ impl TableReader {
     }
 
     /// Brings the bytes of the record batch at this place, and leaves verifying and decoding them for later.
+    /// Dictionaries that it needs, and that this reader has not read yet, are read and decoded.
     ///
     /// # Memory
     ///
-    /// The stored bytes; nothing for an entry that lies in memory in one piece.
+    /// The stored bytes; nothing for an entry that lies in memory in one piece. Dictionaries.
     ///
     /// # Errors
     ///
@@ -456,6 +457,7 @@ impl Iterator for Batches {
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.next == self.table.num_batches() {
+            self.table.pool = None;
             return None;
         }
         let batch = block_on(self.table.batch(self.next));

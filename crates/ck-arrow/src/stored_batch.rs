@@ -35,9 +35,9 @@ impl StoredBatch {
     ///
     /// [`ErrorKind::Corrupt`](ck_core::ErrorKind::Corrupt) when its bytes are not what was written.
     pub fn decode(self) -> Result<RecordBatch> {
-        let (rows, rest) = (self.columns.rows, self.schema);
+        let rows = self.columns.rows;
         let columns = self.columns.decode();
-        finish(self.place, &rest, rows, self.shown, columns)
+        finish(self.place, &self.schema, rows, self.shown, columns)
     }
 
     /// As [`StoredBatch::reserve`] and [`StoredBatch::decode`]; a large one is decoded away from async threads.

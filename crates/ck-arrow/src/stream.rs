@@ -31,6 +31,7 @@ impl Stream for TableStream {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         if this.next == this.table.num_batches() {
+            this.table.pool = None;
             return Poll::Ready(None);
         }
         let reading = this.reading.get_or_insert_with(|| {

@@ -7,7 +7,7 @@ use ck_core::{Result, offload};
 
 use crate::buffer_pool::{BufferPool, Room};
 use crate::content::Content;
-use crate::decode::{Dictionaries, Part};
+use crate::decode::{Dictionaries, Memory, Part};
 use crate::hash::xxh3;
 use crate::message::{Message, damaged};
 
@@ -29,6 +29,8 @@ pub(crate) struct Undecoded {
     pub(crate) parts: Vec<Part>,
     /// Of each part, once they were taken.
     pub(crate) rooms: Vec<Vec<Option<Room>>>,
+    /// Where memory comes from whose size had to be proved first.
+    pub(crate) pool: Option<BufferPool>,
     pub(crate) wanted: Box<[usize]>,
     pub(crate) is_aligned: bool,
     /// How many bytes have to be hashed or decompressed.
@@ -46,11 +48,12 @@ pub(crate) struct Check {
 impl Undecoded {
     /// Takes the memory for all columns from the heap of this thread, if that was not done yet.
     pub(crate) fn reserve(&mut self, pool: Option<&BufferPool>) {
-        if !self.rooms.is_empty() {
+        if self.message.compression.is_none() || !self.rooms.is_empty() {
             return;
         }
         let rooms = |part: &Part| part.rooms(&self.message, pool);
         self.rooms = self.parts.iter().map(rooms).collect();
+        self.pool = pool.cloned();
     }
 
     /// The columns, in the order in which they were wanted, verified and decoded here and now.
@@ -75,7 +78,10 @@ impl Undecoded {
                 &self.message,
                 &self.dictionaries,
                 self.is_aligned,
-                rooms,
+                Memory {
+                    rooms,
+                    pool: self.pool.as_ref(),
+                },
             )?;
             found.extend(part.columns.iter().copied().zip(arrays));
         }
@@ -92,7 +98,9 @@ impl Undecoded {
 
     /// As [`Undecoded::decode`], away from async threads when there is much to do.
     pub(crate) async fn arrays(mut self, pool: Option<&BufferPool>) -> Result<Vec<ArrayRef>> {
-        self.reserve(pool);
+        if pool.is_some() || self.work >= OFFLOAD_BYTES {
+            self.reserve(pool);
+        }
         if self.work >= OFFLOAD_BYTES {
             offload(move || self.decode()).await
         } else {

@@ -120,12 +120,18 @@ impl BatchSource {
     }
 
     /// Brings a batch beside the caller, who decodes it: see [`StoredBatch`].
-    fn start(&self, place: usize, reservation: Reservation) -> Option<Ahead> {
+    fn start(&self, place: usize, reservation: Reservation, keeps: bool) -> Option<Ahead> {
         let (sender, result) = oneshot::channel();
         let source = self.clone();
         let bring = async move {
+            let mut brought = source.fetch(place, Some(reservation)).await;
+            if let Ok(brought) = &mut brought
+                && !keeps
+            {
+                brought.reservation = None;
+            }
             // Whoever asked may have gone.
-            drop(sender.send(source.fetch(place, Some(reservation)).await));
+            drop(sender.send(brought));
         };
         background(bring).then_some(Ahead(result))
     }
@@ -155,14 +161,27 @@ pub(crate) struct Fetches {
     next: usize,
     /// It, and those that follow from it on.
     ahead: VecDeque<Ahead>,
+    /// Whether what was read ahead stays reserved until it is asked for.
+    keeps: bool,
 }
 
 impl Fetches {
+    /// For a caller who asks for batch after batch, and for nothing else meanwhile.
     pub(crate) fn new(source: BatchSource) -> Self {
         Self {
             source,
             next: 0,
             ahead: VecDeque::new(),
+            keeps: true,
+        }
+    }
+
+    /// For a caller who may take any time between two batches, and wait for the budget himself: what was read
+    /// ahead, [`AHEAD_BYTES`] at most, must not keep it from others.
+    fn unhurried(source: BatchSource) -> Self {
+        Self {
+            keeps: false,
+            ..Self::new(source)
         }
     }
 
@@ -215,8 +234,18 @@ impl Fetches {
     fn go_on(&mut self, brought: &Result<Brought>) {
         self.next = match brought {
             Ok(_) => self.next + 1,
-            Err(_) => usize::MAX,
+            Err(_) => {
+                self.ahead.clear();
+                usize::MAX
+            }
         };
+    }
+
+    async fn decode(&self, brought: Brought) -> Result<RecordBatch> {
+        let place = brought.place;
+        let batch = brought.decode().await?;
+        self.source.note(place, &batch)?;
+        Ok(batch)
     }
 
     /// Starts what fits, and so many batches in any case.
@@ -250,7 +279,7 @@ impl Fetches {
             let Ok(Some(reservation)) = self.source.budget.try_reserve(held) else {
                 return;
             };
-            let Some(ahead) = self.source.start(place, reservation) else {
+            let Some(ahead) = self.source.start(place, reservation, self.keeps) else {
                 return;
             };
             self.ahead.push_back(ahead);
@@ -260,43 +289,42 @@ impl Fetches {
 
 /// All batches of a table one after the other, for a caller who may stop early and keeps none.
 pub(crate) struct InOrder {
-    fetches: Fetches,
+    /// `None` at the end: the memory of the batches goes with it.
+    fetches: Option<Fetches>,
 }
 
 impl InOrder {
     pub(crate) fn new(mut source: BatchSource) -> Self {
         source.reader = source.reader.reusing_memory();
         Self {
-            fetches: Fetches::new(source),
+            fetches: Some(Fetches::unhurried(source)),
         }
     }
 
     /// How many are left.
     pub(crate) fn len(&self) -> usize {
-        self.fetches.len()
+        self.fetches.as_ref().map_or(0, Fetches::len)
     }
 
     /// The next batch, which is lost if the future is dropped. Nothing comes after an error.
     pub(crate) async fn next(&mut self) -> Option<Result<RecordBatch>> {
-        let is_first = self.fetches.next == 0;
-        let batch = match self.fetches.next().await? {
-            Ok(brought) => self.decode(brought).await,
-            Err(error) => Err(error),
+        let fetches = self.fetches.as_mut()?;
+        let is_first = fetches.next == 0;
+        let batch = match fetches.next().await {
+            Some(Ok(brought)) => fetches.decode(brought).await,
+            Some(Err(error)) => Err(error),
+            None => {
+                self.fetches = None;
+                return None;
+            }
         };
         if batch.is_err() {
-            self.fetches.next = usize::MAX;
+            self.fetches = None;
         } else if !is_first {
             // Whoever asked for one batch may want no other; whoever asked for two wants all.
-            self.fetches.read_ahead(0);
+            fetches.read_ahead(0);
         }
         Some(batch)
-    }
-
-    async fn decode(&self, brought: Brought) -> Result<RecordBatch> {
-        let place = brought.place;
-        let batch = brought.decode().await?;
-        self.fetches.source.note(place, &batch)?;
-        Ok(batch)
     }
 }
 
@@ -372,10 +400,10 @@ mod tests {
         while let Some(batch) = block_on(all.next()) {
             let batch = batch.unwrap();
             assert_eq!(batch.num_rows(), 1 << 17);
-            let ahead = all.fetches.ahead.len();
+            let fetches = all.fetches.as_ref().unwrap();
+            let ahead = fetches.ahead.len();
             assert!(ahead as u64 * PLAIN <= AHEAD_BYTES);
             assert!(all.len() < 4 || ahead > 0);
-            let fetches = &all.fetches;
             assert!(all.len() == 0 || fetches.source.held(fetches.next).unwrap() >= PLAIN);
         }
     }
@@ -402,6 +430,21 @@ mod tests {
         let place = usize::from(polled);
         assert_eq!(block_on(all.next()).unwrap().unwrap().place, place);
         assert_eq!(block_on(all.next()).unwrap().unwrap().place, place + 1);
+    }
+
+    #[test]
+    fn a_caller_who_stops_between_two_batches_keeps_nothing_of_the_budget() {
+        let source = constants();
+        let budget = source.budget.clone();
+        let mut all = InOrder::new(source);
+        for _ in 0..3 {
+            block_on(all.next()).unwrap().unwrap();
+        }
+        let fetches = all.fetches.as_ref().unwrap();
+        assert!(!fetches.ahead.is_empty());
+        // Waits for ever if anything stays reserved.
+        drop(block_on(budget.reserve(budget.limit())).unwrap());
+        assert!(block_on(all.next()).unwrap().is_ok());
     }
 
     #[test]

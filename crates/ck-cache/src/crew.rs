@@ -1,5 +1,5 @@
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use arrow_array::RecordBatch;
@@ -13,6 +13,9 @@ const MOST_WORKERS: usize = 4;
 
 /// Fewer stored bytes than this for each worker are not worth a thread.
 const WORKER_BYTES: u64 = 1 << 20;
+
+static CORES: LazyLock<usize> =
+    LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
 
 /// Who decodes the batches of a table together, the caller first of all. The caller brings the batches and takes
 /// the memory for them: what each decodes into a heap of its own stays with the process when the table goes.
@@ -36,6 +39,9 @@ impl Crew {
     /// All batches, in order. What has to be fetched, two under way: while one is decoded the other is fetched.
     /// Once the future is dropped, helpers finish the batch they are at.
     pub(crate) async fn read_all(self) -> Result<Vec<RecordBatch>> {
+        if self.source.reader.num_batches() == 1 {
+            return Ok(vec![self.source.batch(0).await?]);
+        }
         let helpers = self.helpers()?;
         self.read_with(helpers).await
     }
@@ -59,6 +65,7 @@ impl Crew {
                 let mut brought = brought?;
                 brought.batch.reserve();
                 self.work.add(brought);
+                fetches.read_ahead(2);
             }
             let Some(brought) = self.work.take() else {
                 if fetches.len() == 0 {
@@ -72,7 +79,11 @@ impl Crew {
                 all.set(place, batch)?;
             }
         }
-        // Not until the helpers have ended: those that no runtime has come to yet have begun nothing.
+        // Helpers that no runtime comes to have begun nothing, and end.
+        for brought in self.work.end() {
+            let place = brought.place;
+            all.set(place, brought.decode().await)?;
+        }
         while all.batches.iter().any(Option::is_none)
             && let Some((place, batch)) = others.recv().await
         {
@@ -89,9 +100,8 @@ impl Crew {
 
     /// How many are worth their thread.
     fn helpers(&self) -> Result<usize> {
-        let cores = thread::available_parallelism().map_or(1, usize::from);
         let reader = &self.source.reader;
-        let most = cores.min(MOST_WORKERS).min(reader.num_batches());
+        let most = CORES.min(MOST_WORKERS).min(reader.num_batches());
         let (mut helpers, mut bytes) = (0, 0);
         for place in 0..reader.num_batches() {
             if helpers + 1 >= most || !self.source.may_be_compressed(place)? {
@@ -127,7 +137,7 @@ impl Crew {
 
 impl Drop for Crew {
     fn drop(&mut self) {
-        self.work.end();
+        drop(self.work.end());
     }
 }
 
@@ -180,10 +190,10 @@ impl Work {
         self.lock().pop_front()
     }
 
-    /// Nobody begins anything more.
-    fn end(&self) {
+    /// Nobody begins anything more; what nobody has begun.
+    fn end(&self) -> VecDeque<Brought> {
         self.count.close();
-        self.lock().clear();
+        std::mem::take(&mut self.lock())
     }
 }
 
