@@ -65,7 +65,6 @@ impl Crew {
                 let mut brought = brought?;
                 brought.batch.reserve();
                 self.work.add(brought);
-                fetches.read_ahead(2);
             }
             let Some(brought) = self.work.take() else {
                 if fetches.len() == 0 {
