@@ -190,7 +190,9 @@ impl Shared {
                 }
                 Turn::Shared(_) => lookup = self.lookup(key, form).await?,
                 Turn::Lead(lead) => {
-                    let result = self.load(key, form, options, loader, Waiting::Long).await;
+                    // Boxed, so that those who wait hold nothing of the work.
+                    let load = self.load(key, form, options, loader, Waiting::Long);
+                    let result = Box::pin(load).await;
                     // Only a refresh gives way to somebody else.
                     let result = result.and_then(|held| {
                         held.ok_or_else(|| Error::new(ErrorKind::Transient, "nobody has loaded"))

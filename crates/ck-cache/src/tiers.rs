@@ -57,8 +57,7 @@ impl Shared {
     pub(crate) async fn lookup(self: &Arc<Self>, key: &Key, form: Form) -> Result<Lookup> {
         match self.l1_get(key, form.kind()) {
             Some(held) => Ok(Lookup::Found(held)),
-            // Boxed, so that what finds its value in the process has no large future to move around.
-            None => Box::pin(self.lookup_behind(key, form)).await,
+            None => self.lookup_behind(key, form).await,
         }
     }
 
@@ -67,7 +66,7 @@ impl Shared {
     pub(crate) async fn lookup_fresh(self: &Arc<Self>, key: &Key, form: Form) -> Result<Lookup> {
         match self.l1_fresh(key, form.kind()) {
             Some(held) => Ok(Lookup::Found(held)),
-            None => Box::pin(self.lookup_behind(key, form)).await,
+            None => self.lookup_behind(key, form).await,
         }
     }
 
@@ -82,7 +81,8 @@ impl Shared {
                 Turn::Shared(landed) if landed.kind == kind => return landed.result,
                 Turn::Shared(_) => {}
                 Turn::Lead(lead) => {
-                    let result = self.read_through(backend, key, form).await;
+                    // Boxed, so that those who wait hold nothing of the work.
+                    let result = Box::pin(self.read_through(backend, key, form)).await;
                     lead.finish(Landed {
                         kind,
                         result: result.clone(),
