@@ -79,9 +79,9 @@ impl RedisBackendBuilder {
         self
     }
 
-    /// Bytes of a chunk of an entry above [`single_value_bytes`](Self::single_value_bytes), and of a part of
-    /// an entry of unknown length, which has 12 MiB at most. Default: 7 MiB less 4 KiB. At least 64 KiB, at
-    /// most the 512 MiB of the server.
+    /// Bytes of a chunk of an entry above [`single_value_bytes`](Self::single_value_bytes), and the most of a
+    /// part of an entry of unknown length. Default: 7 MiB less 4 KiB. At least 64 KiB, at most the 512 MiB of
+    /// the server.
     pub fn chunk_bytes(mut self, bytes: u64) -> Self {
         self.chunk_bytes = bytes;
         self

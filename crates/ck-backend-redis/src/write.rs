@@ -22,8 +22,8 @@ use crate::upload::{Lines, Upload};
 /// How much is gathered before it is sent.
 const PIECE: usize = 256 << 10;
 
-/// The most bytes that are gathered to see how long an entry is, or to fill a part of one.
-const GATHER: usize = 12 << 20;
+/// The most bytes that are gathered to see how long an entry is, and the first parts of one that is longer.
+const GATHER: usize = 4 << 20;
 
 /// Transfers up to this size share the connection of the small operations.
 const SMALL: usize = 64 << 10;
@@ -211,17 +211,13 @@ impl Draft {
 
     /// How much must be gathered before some of it is sent.
     fn threshold(&self) -> usize {
-        if self.upload.is_some() || self.expected(false).is_some() {
+        if !self.parts.is_empty() || self.expected(false).is_some() {
             return self.piece();
         }
-        let (limit, taken) = self.next_limit(None);
-        let room = usize::try_from(limit - taken).unwrap_or(GATHER);
-        if !self.parts.is_empty() {
-            return room;
-        }
         // Perhaps there is no more, and the entry is one value.
-        let single = usize::try_from(self.store.settings.single_value_bytes);
-        room.max(single.unwrap_or(GATHER).min(GATHER))
+        let settings = &self.store.settings;
+        let most = settings.single_value_bytes.max(settings.chunk_bytes);
+        usize::try_from(most).unwrap_or(GATHER).min(GATHER)
     }
 
     /// How long the next part of an entry of this length may become, and how much of that the head takes.
@@ -233,7 +229,10 @@ impl Draft {
             _ => 0,
         };
         let limit = match expected {
-            None => settings.chunk_bytes.min(GATHER as u64),
+            // What it says too much has to be filled up at the end.
+            None => settings
+                .chunk_bytes
+                .min((self.total / 8).max(GATHER as u64)),
             Some(len) if self.parts.is_empty() && len <= settings.single_value_bytes => len,
             Some(_) => settings.chunk_bytes,
         };

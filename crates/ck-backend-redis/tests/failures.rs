@@ -179,7 +179,7 @@ fn what_is_being_written_dies_by_itself_unless_its_writer_lives() {
         .unwrap();
     let _ = block_on(writer.write(vec![bytes.clone()])).unwrap();
     let written = parts(&server);
-    assert_eq!(written.lines().count(), 2);
+    assert_eq!(written.lines().count(), 4);
     for part in written.lines() {
         let left: i64 = server.command(&["PTTL", part]).text().parse().unwrap();
         assert!((1..=1_000).contains(&left), "{left}");
@@ -224,7 +224,7 @@ fn an_entry_that_was_evicted_while_it_was_written_is_not_published() {
         let mut writer = writer.continue_value().unwrap();
         let _ = block_on(writer.write(vec![pattern(2, 17 << 20)])).unwrap();
         let written = parts(&server);
-        assert_eq!(written.lines().count(), 2);
+        assert_eq!(written.lines().count(), 4);
         let lost = written.lines().nth(usize::from(more > 0)).unwrap();
         server.command(&["DEL", lost]);
         let result = block_on(async {
