@@ -1,6 +1,6 @@
 //! Stores an entry in a directory, reads it back, gives it an expiry, and lists what is there.
 //!
-//! `cargo run -p ck-backend-file --example store [DIR]`
+//! `cargo run -p ck-backend-file --example file_store [DIR]`
 
 use std::error::Error;
 use std::time::Duration;

@@ -1,21 +1,21 @@
-//! Entries by hand: `cargo run -p ck-backend-memcached --example store -- HOST:PORT,.. put KEY SECONDS <file`,
-//! `.. get KEY >file`, `.. remove KEY`, `.. stats`.
+//! Entries by hand: `cargo run -p ck-backend-redis --example redis_store -- redis://HOST:PORT put KEY SECONDS <file`,
+//! `.. get KEY >file`, `.. remove KEY`, `.. usage`.
 #![allow(clippy::print_stdout, reason = "a program for people prints")]
 
 use std::io::{Read, Write};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ck_backend_memcached::MemcachedBackend;
+use ck_backend_redis::RedisBackend;
 use ck_core::{Backend, Expiry, Key, WriteOptions, block_on};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let [servers, command @ ..] = args.as_slice() else {
-        return Err("which servers?".into());
+    let [url, command @ ..] = args.as_slice() else {
+        return Err("which server?".into());
     };
-    let store = MemcachedBackend::open(servers.split(','))?;
+    let store = RedisBackend::open(*url)?;
     match command {
         ["put", key, seconds] => {
             let mut value = Vec::new();
@@ -34,12 +34,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             None => return Err("no such entry".into()),
         },
         ["remove", key] => println!("{}", block_on(store.remove(&Key::new(*key)))?),
-        ["stats"] => {
-            for server in block_on(store.server_stats())? {
-                println!("{server:#?}");
-            }
-        }
-        _ => return Err("put KEY SECONDS, get KEY, remove KEY or stats?".into()),
+        ["usage"] => println!("{:#?}", block_on(store.usage())?),
+        _ => return Err("put KEY SECONDS, get KEY, remove KEY or usage?".into()),
     }
     Ok(())
 }

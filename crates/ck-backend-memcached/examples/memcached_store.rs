@@ -1,21 +1,21 @@
-//! Entries by hand: `cargo run -p ck-backend-redis --example store -- redis://HOST:PORT put KEY SECONDS <file`,
-//! `.. get KEY >file`, `.. remove KEY`, `.. usage`.
+//! Entries by hand: `cargo run -p ck-backend-memcached --example memcached_store -- HOST:PORT,.. put KEY SECONDS <file`,
+//! `.. get KEY >file`, `.. remove KEY`, `.. stats`.
 #![allow(clippy::print_stdout, reason = "a program for people prints")]
 
 use std::io::{Read, Write};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ck_backend_redis::RedisBackend;
+use ck_backend_memcached::MemcachedBackend;
 use ck_core::{Backend, Expiry, Key, WriteOptions, block_on};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let [url, command @ ..] = args.as_slice() else {
-        return Err("which server?".into());
+    let [servers, command @ ..] = args.as_slice() else {
+        return Err("which servers?".into());
     };
-    let store = RedisBackend::open(*url)?;
+    let store = MemcachedBackend::open(servers.split(','))?;
     match command {
         ["put", key, seconds] => {
             let mut value = Vec::new();
@@ -34,8 +34,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             None => return Err("no such entry".into()),
         },
         ["remove", key] => println!("{}", block_on(store.remove(&Key::new(*key)))?),
-        ["usage"] => println!("{:#?}", block_on(store.usage())?),
-        _ => return Err("put KEY SECONDS, get KEY, remove KEY or usage?".into()),
+        ["stats"] => {
+            for server in block_on(store.server_stats())? {
+                println!("{server:#?}");
+            }
+        }
+        _ => return Err("put KEY SECONDS, get KEY, remove KEY or stats?".into()),
     }
     Ok(())
 }
