@@ -26,8 +26,8 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             verdict.to_owned(),
         ]);
         if let Err(error) = result {
-            eprintln!("error: {error}");
-            failures.push(name.to_owned());
+            eprintln!("error: {name}: {error}");
+            failures.push(format!("{name}: {error}"));
         }
     };
     let start = Instant::now();
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     if failures.is_empty() {
         Ok(())
     } else {
-        Err(format!("failed: {}", failures.join(", ")))
+        Err(format!("failed\n{}", failures.join("\n")))
     }
 }
 

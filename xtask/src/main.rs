@@ -19,8 +19,14 @@ mod workspace;
 
 use std::process::ExitCode;
 
-/// What a step gives back; the error is one line that says what failed.
+/// What a step gives back; the error says what failed.
 type Result<T> = std::result::Result<T, String>;
+
+/// The problems that a check found, one line each below what to do about them.
+fn list(advice: &str, problems: &[String]) -> String {
+    let count = problems.len();
+    format!("{count} problems{advice}\n{}", problems.join("\n"))
+}
 
 struct Command {
     name: &'static str,

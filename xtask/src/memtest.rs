@@ -70,11 +70,6 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             return Err(format!("memtest: no case matches {:?}", options.pattern));
         }
         let record = measure(&programs, &cases, &chosen, &options, earlier, &mut problems)?;
-        let again = |case: &Case, problems: &mut Vec<String>| {
-            let nothing = Record::default();
-            measure(&programs, &cases, &[case], &options, nothing, problems)
-        };
-        let record = without_noise(record, &chosen, &ceilings, &mut problems, again)?;
         if !options.dev {
             record.save(&path)?;
         }
@@ -101,13 +96,10 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     if options.report {
         page::write(&record, &ceilings)?;
     }
-    let mut told = BTreeSet::new();
-    problems.retain(|problem| told.insert(problem.clone()));
-    problems.iter().for_each(|problem| println!("{problem}"));
     if problems.is_empty() {
         Ok(())
     } else {
-        Err(format!("memtest: {} problems", problems.len()))
+        Err(crate::list("", &problems))
     }
 }
 
@@ -205,50 +197,6 @@ fn measure(
         }
     }
     remove(&base)?;
-    Ok(record)
-}
-
-/// Measures what seems to grow with its source twice more: how much is in flight is a matter of timing, and what
-/// grows once in three times is no trend. Each of the three runs is held against the other ceilings.
-fn without_noise(
-    mut record: Record,
-    cases: &[&Case],
-    ceilings: &Ceilings,
-    problems: &mut Vec<String>,
-    measure: impl Fn(&Case, &mut Vec<String>) -> Result<Record>,
-) -> Result<Record> {
-    for case in cases {
-        let Some(ceiling) = ceilings.of(&case.name) else {
-            continue;
-        };
-        let grows = |record: &Record| verdict::grows(ceiling, record.of(&case.name));
-        if !ceiling.must_fail.is_empty() || !grows(&record) {
-            continue;
-        }
-        println!("{} seems to grow: measured twice more", case.name);
-        let mut flat = Vec::new();
-        for _ in 0..2 {
-            let again = measure(case, problems)?;
-            problems.extend(verdict::beyond_ceilings(
-                &case.name,
-                ceiling,
-                again.of(&case.name),
-            ));
-            if !grows(&again) {
-                flat.push(again);
-            }
-        }
-        if let [again, _] = &flat[..] {
-            problems.extend(verdict::beyond_ceilings(
-                &case.name,
-                ceiling,
-                record.of(&case.name),
-            ));
-            for run in again.of(&case.name) {
-                record.add(&case.name, run.clone());
-            }
-        }
-    }
     Ok(record)
 }
 
@@ -363,37 +311,6 @@ mod tests {
         assert_eq!(choice(&["--quick", "--peers"]).len(), 2);
         assert_eq!(choice(&["--case", "put-zstd"]).len(), 2);
         assert_eq!(choice(&["--case", "put*zstd", "--peers"]).len(), 3);
-    }
-
-    #[test]
-    fn what_grows_once_in_three_times_is_noise_and_what_grows_twice_is_not() {
-        let ceilings =
-            "[\"put\"]\nreason = \"a test\"\nmax = { heap = \"8 MiB\" }\nslope = { heap = 0.001 }";
-        let ceilings = Ceilings::parse(ceilings).unwrap();
-        let case = case("put", Part::Quick);
-        let record = |large: u64| {
-            let mut record = Record::default();
-            for (bytes, heap) in [(64 * MIB, MIB), (256 * MIB, large * MIB)] {
-                let line = format!("{{\"metrics\":{{\"heap\":{heap}}}}}");
-                record.add("put", Run::parse(bytes, &line).unwrap());
-            }
-            record
-        };
-        let judged = |runs: [u64; 3]| {
-            let mut problems = Vec::new();
-            let later = std::cell::RefCell::new(vec![record(runs[2]), record(runs[1])]);
-            let measure = |_: &Case, _: &mut Vec<String>| Ok(later.borrow_mut().pop().unwrap());
-            let chosen =
-                without_noise(record(runs[0]), &[&case], &ceilings, &mut problems, measure);
-            let left = later.borrow().len();
-            (chosen.unwrap() == record(1), problems.len(), left)
-        };
-        assert_eq!(judged([1, 9, 9]), (true, 0, 2));
-        assert_eq!(judged([3, 1, 1]), (true, 0, 0));
-        assert_eq!(judged([3, 1, 3]), (false, 0, 0));
-        assert_eq!(judged([3, 3, 3]), (false, 0, 0));
-        assert_eq!(judged([9, 1, 1]), (true, 1, 0));
-        assert_eq!(judged([3, 9, 1]), (false, 1, 0));
     }
 
     #[test]

@@ -123,7 +123,6 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         }));
     }
     notes.iter().for_each(|note| println!("note: {note}"));
-    failures.iter().for_each(|failure| println!("{failure}"));
     if failures.is_empty() {
         return Ok(());
     }
@@ -133,10 +132,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             old.toolchain
         );
     }
-    Err(format!(
-        "size: {} problems; what is meant to be goes into the baseline with `cargo xtask size --bless REASON`",
-        failures.len()
-    ))
+    let advice =
+        "; what is meant to be goes into the baseline with `cargo xtask size --bless REASON`";
+    Err(crate::list(advice, &failures))
 }
 
 /// The compiler's version and platform, which sizes depend on.

@@ -25,8 +25,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         println!("tidy");
         return Ok(());
     }
-    problems.iter().for_each(|problem| println!("{problem}"));
-    Err(format!("tidy: {} problems", problems.len()))
+    Err(crate::list("", &problems))
 }
 
 /// Everything that is wrong, one line each.

@@ -27,19 +27,6 @@ pub(super) fn judge(case: &str, ceiling: &Ceiling, runs: &[Run]) -> Vec<String> 
         .collect()
 }
 
-/// Whether any metric grows with the source.
-pub(super) fn grows(ceiling: &Ceiling, runs: &[Run]) -> bool {
-    !growing(ceiling, runs).is_empty()
-}
-
-/// The values of a case above their ceilings, or below their floors.
-pub(super) fn beyond_ceilings(case: &str, ceiling: &Ceiling, runs: &[Run]) -> Vec<String> {
-    let found = runs.iter().flat_map(|run| beyond(ceiling, run));
-    found
-        .map(|problem| format!("{case}: {}", problem.text))
-        .collect()
-}
-
 /// Checks that a case must fail, but has passed.
 fn passed(ceiling: &Ceiling, found: &[Problem]) -> Vec<String> {
     let expected = ceiling.must_fail.iter().flat_map(|&check| {
