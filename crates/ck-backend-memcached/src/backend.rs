@@ -108,6 +108,11 @@ impl Backend for MemcachedBackend {
         self.fleet.url()
     }
 
+    /// With the prefix, and as the client sees it: long keys are hashed only in the names of items.
+    fn name_of(&self, key: &Key) -> String {
+        format!("{}{key}", self.fleet.settings.prefix)
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities::new().with_leases(true)
     }

@@ -87,6 +87,10 @@ impl Backend for RedisBackend {
         self.0.settings.url.clone()
     }
 
+    fn name_of(&self, key: &Key) -> String {
+        name::of_entry(&self.0.settings.prefix, key)
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities::new().with_leases(true)
     }

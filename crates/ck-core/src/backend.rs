@@ -24,6 +24,11 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// The store's URL, for messages: `file:/var/cache/ck`.
     fn url(&self) -> String;
 
+    /// The name that the store gives `key`, with what it puts before all keys: what others who share it ask for.
+    fn name_of(&self, key: &Key) -> String {
+        key.to_string()
+    }
+
     /// What the store can do.
     fn capabilities(&self) -> Capabilities;
 

@@ -19,6 +19,9 @@ pub enum ErrorKind {
     Authentication,
     /// Stored bytes are not what was written. A cache reads such an entry as a miss.
     Corrupt,
+    /// An entry that has to be encrypted is not what a holder of its key has stored under this cache key: plain,
+    /// changed, moved, or of another key.
+    Tampered,
     /// More bytes than a limit allows.
     TooLarge,
     /// Well-formed, but not something this version or store can do.
@@ -35,6 +38,7 @@ impl fmt::Display for ErrorKind {
             Self::Timeout => "timeout",
             Self::Authentication => "authentication failure",
             Self::Corrupt => "corrupt entry",
+            Self::Tampered => "tampered entry",
             Self::TooLarge => "too large",
             Self::Unsupported => "unsupported",
             Self::Misuse => "misuse",
