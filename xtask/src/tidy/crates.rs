@@ -8,6 +8,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("ck-arrow", &["ck-core", "ck-frame"]),
     ("ck-codec", &["ck-core", "ck-arrow"]),
     ("ck-l1", &["ck-core"]),
+    ("ck-crypto", &["ck-core"]),
     ("ck-backend-file", &["ck-core"]),
     ("ck-backend-redis", &["ck-core", "ck-frame"]),
     ("ck-backend-memcached", &["ck-core", "ck-frame"]),
@@ -19,6 +20,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
             "ck-arrow",
             "ck-codec",
             "ck-l1",
+            "ck-crypto",
             "ck-backend-file",
             "ck-backend-redis",
             "ck-backend-memcached",
@@ -83,7 +85,7 @@ fn allowed(name: &str) -> Option<&'static [&'static str]> {
 }
 
 /// The library crates that have unsafe code, in one file each.
-const HAVE_UNSAFE: [&str; 2] = ["ck-backend-file", "ck-core"];
+const HAVE_UNSAFE: [&str; 3] = ["ck-backend-file", "ck-core", "ck-crypto"];
 
 /// What the rules for a library crate look at.
 pub(super) struct Library {
