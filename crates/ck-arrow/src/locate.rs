@@ -69,8 +69,9 @@ fn check_is_table(header: &Header) -> Result<()> {
     let unsupported = |message: &str| {
         Err(Error::new(ErrorKind::Unsupported, message).with("serializer", header.serializer()))
     };
-    if header.metadata().get("encrypted").and_then(Value::as_bool) == Some(true) {
-        return unsupported("the entry is encrypted");
+    let says_encrypted = header.metadata().get("encrypted").and_then(Value::as_bool);
+    if says_encrypted == Some(true) || header.serializer() == "ck-encrypted" {
+        return unsupported("the entry is encrypted, and nobody gave its key");
     }
     if !SERIALIZERS.contains(&header.serializer()) {
         return unsupported("the entry holds another kind of value than an Arrow table");

@@ -354,9 +354,12 @@ impl Shared {
     pub(crate) async fn discard(&self, key: &Key, entry: &dyn EntryReader, damage: &Error) {
         self.counters.corrupt.add(1);
         let store = self.store_url();
-        tracing::warn!(%key, store, error = %damage, "damaged entry removed");
-        if let Err(error) = entry.discard().await {
-            tracing::warn!(%key, store, %error, "the damaged entry cannot be removed");
+        match entry.discard().await {
+            Ok(true) => tracing::warn!(%key, store, error = %damage, "damaged entry removed"),
+            Ok(false) => tracing::warn!(%key, store, error = %damage, "damaged entry, not removed"),
+            Err(error) => {
+                tracing::warn!(%key, store, %damage, %error, "the damaged entry cannot be removed");
+            }
         }
     }
 }

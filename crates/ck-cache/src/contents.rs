@@ -15,11 +15,13 @@ use crate::draft::hash;
 pub(crate) const BYTES: &str = "bytes";
 /// The serializer name of entries that hold a typed value.
 pub(crate) const VALUE: &str = "value";
+/// The serializer name of entries that are encrypted in chunks.
+pub(crate) const ENCRYPTED: &str = "ck-encrypted";
 /// The serializer name of entries that say that there is no value.
 pub(crate) const ABSENT: &str = "absent";
 
 /// The names under which the Python client records its default serializer: by name, and as an object.
-const PYTHON_DEFAULT: [&str; 2] = ["default", "StandardSerializer"];
+pub(crate) const PYTHON_DEFAULT: [&str; 2] = ["default", "StandardSerializer"];
 
 /// What an entry holds.
 #[derive(Debug, Clone)]
@@ -43,7 +45,7 @@ pub enum Contents {
 /// # Errors
 ///
 /// [`ErrorKind::Corrupt`] for damage, [`ErrorKind::Unsupported`] for what cannot be read, such as
-/// encrypted entries, and what the entry itself reports.
+/// encrypted entries without their key, and what the entry itself reports.
 ///
 /// # Examples
 ///
@@ -167,10 +169,12 @@ pub(crate) fn stale_for(header: &Header) -> Duration {
 fn refuse_tables(header: &Header) -> Result<()> {
     let metadata = header.metadata();
     let format = metadata.get("format").and_then(Value::as_str);
-    if metadata.get("encrypted").and_then(Value::as_bool) == Some(true) {
+    if metadata.get("encrypted").and_then(Value::as_bool) == Some(true)
+        || header.serializer() == ENCRYPTED
+    {
         return Err(Error::new(
             ErrorKind::Unsupported,
-            "the entry is encrypted, and encrypted entries cannot be read yet",
+            "the entry is encrypted, and nobody gave its key",
         ));
     }
     if header.serializer() == "arrow" || format == Some("arrow") {

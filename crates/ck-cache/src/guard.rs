@@ -339,6 +339,10 @@ impl Backend for Guard {
         self.0.url.clone()
     }
 
+    fn name_of(&self, key: &Key) -> String {
+        self.0.store.name_of(key)
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.0.store.capabilities()
     }

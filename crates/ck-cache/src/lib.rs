@@ -60,6 +60,8 @@ mod cached_table;
 mod contents;
 mod crew;
 mod draft;
+#[cfg(feature = "encryption")]
+mod encrypted;
 mod flight;
 mod get;
 mod guard;
@@ -93,8 +95,12 @@ pub use ck_core::{
     Backend, Cursor, EntryInfo, Error, ErrorKind, Key, MemoryBudget, Outcome, Page, Pruned,
     Rejection, Result, Usage,
 };
+#[cfg(feature = "encryption")]
+pub use ck_crypto::{DEFAULT_TENANT, Fingerprint, Keyring, MasterKey};
 pub use ck_l1::{L1Stats, Policy};
 pub use contents::{Contents, read_entry};
+#[cfg(feature = "encryption")]
+pub use encrypted::{Encrypted, EncryptedStats, EncryptionOptions, Tampering};
 pub use guard::{BreakerState, Guard, GuardOptions, GuardStats};
 pub use load_options::LoadOptions;
 pub use options::PutOptions;

@@ -134,10 +134,19 @@ impl Cache {
     }
 }
 
+/// What the keys of numbers begin with.
+const NUMBERS: &str = "ck:namespace:";
+
+/// Whether the number of a namespace is stored under `key`.
+#[cfg(feature = "encryption")]
+pub(crate) fn is_number(key: &Key) -> bool {
+    key.as_str().starts_with(NUMBERS)
+}
+
 impl Namespace {
     /// Where the namespace's number is stored.
     fn key(&self) -> Key {
-        Key::new(format!("ck:namespace:{}", self.name))
+        Key::new(format!("{NUMBERS}{}", self.name))
     }
 
     fn stored_key(&self, number: u64, key: &Key) -> Key {

@@ -71,7 +71,7 @@ fn verdict<T>(result: &Result<T>) -> Verdict {
         | ErrorKind::Permanent
         | ErrorKind::Authentication => Verdict::Fails,
         // The store answered; what it holds is another matter.
-        ErrorKind::Corrupt => Verdict::Works,
+        ErrorKind::Corrupt | ErrorKind::Tampered => Verdict::Works,
         _ => Verdict::Nothing,
     }
 }
