@@ -38,6 +38,7 @@ pub(crate) enum Command {
     Touch(TouchArgs),
     Du(JsonArgs),
     Prune,
+    Keygen,
     Demo(DemoArgs),
     DemoStep(DemoStepArgs),
 }
@@ -140,7 +141,7 @@ pub(crate) fn parse() -> Result<Invocation, ExitCode> {
         }
         (url, _) => url,
     };
-    let store = Store::new(url);
+    let store = Store::new(url, matches.get_flag("encrypt"));
     let command = match matches.subcommand() {
         Some(("put", m)) => Command::Put(PutArgs {
             key: text(m, "key"),
@@ -196,6 +197,7 @@ pub(crate) fn parse() -> Result<Invocation, ExitCode> {
             json: m.get_flag("json"),
         }),
         Some(("prune", _)) => Command::Prune,
+        Some(("keygen", _)) => Command::Keygen,
         Some(("demo", m)) => Command::Demo(DemoArgs {
             size: m.get_one::<u64>("size").copied().unwrap_or(1 << 30),
             dir: path(m, "dir"),
@@ -224,8 +226,15 @@ fn command() -> clap::Command {
                 .global(true)
                 .help("Where entries live [env: CK_STORE] [default: file: and your cache directory + /ck]"),
         )
+        .arg(
+            Arg::new("encrypt")
+                .long("encrypt")
+                .global(true)
+                .action(ArgAction::SetTrue)
+                .help("Encrypt what is stored, and read nothing else, with the key in CACHEKIT_MASTER_KEY"),
+        )
         .subcommands([put(), get(), decode(), ls(), stat(), inspect(), verify(), rm(), touch(), du()])
-        .subcommands([prune(), demo(), demo_step()])
+        .subcommands([prune(), keygen(), demo(), demo_step()])
 }
 
 fn put() -> clap::Command {
@@ -413,6 +422,17 @@ fn du() -> clap::Command {
 
 fn prune() -> clap::Command {
     clap::Command::new("prune").about("Remove expired entries and what killed writers left over")
+}
+
+fn keygen() -> clap::Command {
+    clap::Command::new("keygen")
+        .about("Make a master key for CACHEKIT_MASTER_KEY")
+        .after_help(
+            "With --encrypt, entries are encrypted with the key in CACHEKIT_MASTER_KEY, for the tenant in
+CACHEKIT_DEPLOYMENT_UUID or 'default'. Keys that it has replaced, at most three with commas between them in
+CACHEKIT_PREVIOUS_MASTER_KEYS, still decrypt. An entry that is plain, of another key, or was tampered with is an
+error with exit code 4, and stays.",
+        )
 }
 
 fn demo() -> clap::Command {

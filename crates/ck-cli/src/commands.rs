@@ -5,6 +5,7 @@ pub(crate) mod demo;
 pub(crate) mod du;
 pub(crate) mod get;
 pub(crate) mod inspect;
+pub(crate) mod keygen;
 pub(crate) mod ls;
 pub(crate) mod prune;
 pub(crate) mod put;

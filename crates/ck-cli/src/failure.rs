@@ -14,7 +14,7 @@ pub(crate) enum Status {
     Usage = 2,
     /// There is no such entry.
     Miss = 3,
-    /// Stored bytes are not what was written.
+    /// Stored bytes are not what was written, or not by a holder of the key.
     Corrupt = 4,
     /// The store cannot be reached, or did not take the value.
     Store = 5,
@@ -65,7 +65,7 @@ impl From<Error> for Failure {
         let input = source.and_then(|source| source.downcast_ref::<ArrowError>());
         let status = match (error.kind(), input) {
             (ErrorKind::Misuse, _) => Status::Usage,
-            (ErrorKind::Corrupt, _) => Status::Corrupt,
+            (ErrorKind::Corrupt | ErrorKind::Tampered, _) => Status::Corrupt,
             // A file that could not be read on its way into the store.
             (_, Some(_)) => Status::Other,
             (

@@ -47,6 +47,10 @@ fn run(invocation: Invocation) -> Result<(), Failure> {
         Command::Touch(args) => commands::touch::run(&store, &args),
         Command::Du(args) => commands::du::run(&store, &args),
         Command::Prune => commands::prune::run(&store),
+        Command::Keygen => commands::keygen::run(),
+        Command::Demo(_) if store.encrypts() => Err(Failure::usage(
+            "the demo shows what reading in place costs, which nothing encrypted is; leave out --encrypt",
+        )),
         Command::Demo(args) => commands::demo::run(&args),
         Command::DemoStep(args) => commands::demo::run_step(&store, &args),
     }

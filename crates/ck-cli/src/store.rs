@@ -1,8 +1,11 @@
 use std::env;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ck_cache::blocking::Cache;
-use ck_cache::{Verification, open_store};
+use ck_cache::{
+    Backend, Encrypted, EncryptionOptions, Keyring, Tampering, Verification, open_store,
+};
 
 use crate::failure::Failure;
 
@@ -10,12 +13,18 @@ use crate::failure::Failure;
 #[derive(Debug)]
 pub(crate) struct Store {
     url: Option<String>,
+    encrypts: bool,
 }
 
 impl Store {
     /// `url` as given on the command line or by `CK_STORE`; the user's own cache directory otherwise.
-    pub(crate) fn new(url: Option<String>) -> Self {
-        Self { url }
+    pub(crate) fn new(url: Option<String>, encrypts: bool) -> Self {
+        Self { url, encrypts }
+    }
+
+    /// Whether entries are encrypted with the key in the environment.
+    pub(crate) fn encrypts(&self) -> bool {
+        self.encrypts
     }
 
     pub(crate) fn open(&self) -> Result<Cache, Failure> {
@@ -23,11 +32,26 @@ impl Store {
     }
 
     pub(crate) fn open_verifying(&self, verification: Verification) -> Result<Cache, Failure> {
-        let backend = open_store(&self.url()?)?;
+        let backend = self.backend()?;
         Ok(ck_cache::Cache::builder(backend)
             .verification(verification)
             .build()
             .blocking())
+    }
+
+    fn backend(&self) -> Result<Arc<dyn Backend>, Failure> {
+        let store = open_store(&self.url()?)?;
+        if !self.encrypts {
+            return Ok(store);
+        }
+        let keys = Keyring::from_env()?.ok_or_else(|| {
+            Failure::usage(
+                "--encrypt needs a master key in CACHEKIT_MASTER_KEY; `ck keygen` makes one",
+            )
+        })?;
+        // Whoever types a command wants to know, and to look at it.
+        let options = EncryptionOptions::new().with_tampering(Tampering::Error);
+        Ok(Arc::new(Encrypted::new(store, keys, options)?))
     }
 
     /// As [`Store::open_verifying`], for reading whole tables: with plain reads instead of mappings,
@@ -39,7 +63,7 @@ impl Store {
             true => format!("{url}{separator}read=pread"),
             false => url,
         };
-        Self::new(Some(url)).open_verifying(verification)
+        Self::new(Some(url), self.encrypts).open_verifying(verification)
     }
 
     pub(crate) fn url(&self) -> Result<String, Failure> {

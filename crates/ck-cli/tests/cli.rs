@@ -11,6 +11,7 @@ mod cli {
     mod commands;
     mod decode;
     mod demo;
+    mod encrypted;
     mod formats;
     mod json;
     mod servers;

@@ -56,7 +56,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
         file_url(dir.path()),
         size.saturating_mul(4).max(1 << 30)
     );
-    let cache = Store::new(Some(url.clone())).open()?;
+    let cache = Store::new(Some(url.clone()), false).open()?;
 
     say(&format!(
         "making TPC-H lineitem, {} in memory: the table to cache",

@@ -53,7 +53,9 @@ pub(crate) fn run(store: &Store, args: &GetArgs) -> Result<(), Failure> {
     };
     match done {
         // What the cache finds damaged is a miss, unless somebody has a part of it already.
-        Err(Failure::Told(Status::Corrupt, _)) if !handed_out => Err(miss(&cache, &args.key)),
+        Err(Failure::Told(Status::Corrupt, _)) if !handed_out && cache.stats().corrupt > 0 => {
+            Err(miss(&cache, &args.key))
+        }
         done => done,
     }
 }

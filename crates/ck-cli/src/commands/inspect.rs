@@ -1,3 +1,5 @@
+mod sealed;
+
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
@@ -23,6 +25,11 @@ pub(crate) fn run(store: &Store, args: &KeyArgs) -> Result<(), Failure> {
         return Err(Failure::miss(&args.key));
     };
     let mut out = BufWriter::new(io::stdout().lock());
+    if let Some(sealed) = sealed::look_at(&*entry)? {
+        sealed.print(&mut out, args, &*entry)?;
+        out.flush()?;
+        return Ok(());
+    }
     let contents = block_on(read_entry(Arc::clone(&entry), Verification::Off));
     match contents.map_err(|error| error.with("key", &key))? {
         Contents::MessagePack(document) => {

@@ -87,7 +87,7 @@ impl Found {
             Ok(true) => self.intact += 1,
             // Gone meanwhile.
             Ok(false) => {}
-            Err(error) if error.kind() == ErrorKind::Corrupt => {
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Tampered) => {
                 self.damaged.push(format!("{name}: {error}"));
             }
             Err(error) if error.kind() == ErrorKind::Unsupported => {
