@@ -1,10 +1,14 @@
 """The two sides: the Python client, put together from its public pieces, and the `ck` command."""
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import pyarrow as pa
 from cachekit.backends.file import FileBackend
@@ -12,13 +16,42 @@ from cachekit.backends.file.config import FileBackendConfig
 from cachekit.backends.memcached import MemcachedBackend
 from cachekit.backends.redis.backend import RedisBackend
 from cachekit.cache_handler import CacheSerializationHandler
+from cachekit.config.singleton import reset_settings
 from cachekit.serializers.arrow_serializer import ArrowSerializer
+from cachekit.serializers.encryption_wrapper import EncryptionWrapper
 from cachekit.serializers.wrapper import SerializationWrapper
 
 COMPRESSIONS = ("none", "lz4", "zstd")
 
 # Exit codes of the command.
 DONE, OTHER, USAGE, MISS, CORRUPT, UNREACHABLE = range(6)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What both sides take from the environment to encrypt."""
+
+    master: str
+    previous: tuple[str, ...] = ()
+    tenant: str = ""
+
+    def variables(self) -> dict[str, str]:
+        """To both sides an empty one is none."""
+        return {
+            "CACHEKIT_MASTER_KEY": self.master,
+            "CACHEKIT_PREVIOUS_MASTER_KEYS": ",".join(self.previous),
+            "CACHEKIT_DEPLOYMENT_UUID": self.tenant,
+        }
+
+    @contextlib.contextmanager
+    def in_force(self) -> Iterator[None]:
+        """For the client in this process, which remembers what it has read of the environment."""
+        with mock.patch.dict(os.environ, self.variables()):
+            reset_settings()
+            try:
+                yield
+            finally:
+                reset_settings()
 
 
 class Python:
@@ -76,6 +109,64 @@ class PythonFiles(Python):
         return Path(self.backend._key_to_path(key))
 
 
+class PythonEncrypting(Python):
+    """The client's encryption over one of its backends."""
+
+    def __init__(self, backend, keys: Keys):
+        super().__init__(backend)
+        self.keys = keys
+
+    def with_keys(self, keys: Keys) -> "PythonEncrypting":
+        return PythonEncrypting(self.backend, keys)
+
+    def write(self, key: str, table: pa.Table, compression: str, ttl: int | None = None) -> None:
+        """As the handler does it for the serializer `arrow`, which has one compression in a process."""
+        with self.keys.in_force():
+            payload, metadata = self._wrapper(compression).serialize(table, self._prefix() + key)
+        self.backend.set(key, SerializationWrapper.wrap(payload, metadata.to_dict(), "arrow"), ttl)
+
+    def read(self, key: str) -> pa.Table | None:
+        value = self.backend.get(key)
+        if value is None:
+            return None
+        payload, metadata, name = SerializationWrapper.unwrap_metadata(value)
+        assert name == "arrow", name
+        with self.keys.in_force():
+            return self._wrapper("none").deserialize(payload, metadata, self._prefix() + key)
+
+    def write_value(self, key: str, value, ttl: int | None = None, checked: bool = True) -> None:
+        with self.keys.in_force():
+            value = self._handler("default", checked).serialize_data(value, cache_key=key)
+        self.backend.set(key, value, ttl)
+
+    def read_value(self, key: str, serializer="default"):
+        value = self.backend.get(key)
+        assert value is not None, "a miss"
+        with self.keys.in_force():
+            return self._handler(serializer).deserialize_data(value, cache_key=key)
+
+    def fingerprint(self) -> str:
+        with self.keys.in_force():
+            return self._wrapper("none").get_encryption_info()["key_fingerprint"]
+
+    def _wrapper(self, compression: str) -> EncryptionWrapper:
+        serializer = ArrowSerializer(return_format="arrow", compression=compression)
+        return EncryptionWrapper(serializer, tenant_id=self.keys.tenant or "default")
+
+    def _handler(self, serializer, checked: bool = True) -> CacheSerializationHandler:
+        """As the decorator makes it: keys and tenant are those of the environment."""
+        return CacheSerializationHandler(
+            serializer,
+            encryption=True,
+            single_tenant_mode=True,
+            enable_integrity_checking=checked,
+            backend_key_prefix=self._prefix,
+        )
+
+    def _prefix(self) -> str:
+        return getattr(self.backend, "key_prefix", None) or ""
+
+
 class Recording:
     """A backend that remembers the keys that the decorator makes up."""
 
@@ -113,16 +204,22 @@ def _decode(value) -> pa.Table:
 
 
 class Ck:
-    """The command on one store."""
+    """The command on one store. With keys it encrypts."""
 
-    def __init__(self, store: str, scratch: Path):
+    def __init__(self, store: str, scratch: Path, keys: Keys | None = None):
         self.store = store
         self.scratch = scratch
+        self.keys = keys
+
+    def with_keys(self, keys: Keys | None) -> "Ck":
+        return Ck(self.store, self.scratch, keys)
 
     def run(self, *args: str, text: str = "") -> subprocess.CompletedProcess:
         """With `text` on standard input."""
-        command = [os.environ["CK"], "--store", self.store, *map(str, args)]
-        return subprocess.run(command, capture_output=True, text=True, input=text, timeout=120)
+        encrypt = ["--encrypt"] if self.keys else []
+        command = [os.environ["CK"], "--store", self.store, *encrypt, *map(str, args)]
+        environment = os.environ | (self.keys.variables() if self.keys else {})
+        return subprocess.run(command, capture_output=True, text=True, input=text, timeout=120, env=environment)
 
     def done(self, *args: str, text: str = "") -> str:
         """Runs what must succeed; what it printed."""

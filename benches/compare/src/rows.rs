@@ -1,5 +1,6 @@
 //! All comparisons, by what stands on the other side.
 
+mod encrypted;
 mod files;
 mod local;
 mod memcached;
@@ -15,6 +16,7 @@ use crate::scene::Scene;
 /// Every row, in the order in which they run: those of one table one after the other.
 pub(crate) fn all(scene: &Scene) -> Vec<Row> {
     let mut rows = files::rows();
+    rows.extend(encrypted::rows());
     rows.extend(small::rows(scene));
     rows.extend(process::rows(scene));
     rows.extend(mix::rows(scene));

@@ -158,11 +158,20 @@ impl Scene {
         durability: Durability,
         read: ReadMode,
     ) -> Result<ck_cache::CacheBuilder> {
-        let backend = FileBackend::builder(self.side(name)?)
+        let backend = self.backend(name, durability, read)?;
+        Ok(Cache::builder(Arc::new(backend)))
+    }
+
+    pub(crate) fn backend(
+        &self,
+        name: &str,
+        durability: Durability,
+        read: ReadMode,
+    ) -> Result<FileBackend> {
+        Ok(FileBackend::builder(self.side(name)?)
             .durability(durability)
             .read_mode(read)
-            .build()?;
-        Ok(Cache::builder(Arc::new(backend)))
+            .build()?)
     }
 
     pub(crate) fn peer(&self) -> Result<Rc<Python>> {

@@ -176,6 +176,12 @@ fn special() -> Vec<Case> {
         new("memcached-project-wide", |s| {
             wide::project(Kind::Memcached, s)
         }),
+        new("redis-project-wide-encrypted", |s| {
+            wide::project_encrypted(Kind::Redis, s)
+        }),
+        new("memcached-project-wide-encrypted", |s| {
+            wide::project_encrypted(Kind::Memcached, s)
+        }),
         new("l1-slices", process::slices),
         new("l1-empty", process::empty),
         new("l1-churn", process::churn),

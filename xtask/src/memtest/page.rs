@@ -54,7 +54,9 @@ const COMMANDS: &str = "\
 pub(super) fn write(record: &Record, ceilings: &Ceilings) -> Result<()> {
     let docs = root().join("docs");
     let mut text = format!("{HEAD}\n{}\n", headline(record));
-    text.push_str(&format!("## At a glance\n\n{}\n", glance(record)));
+    text.push_str(&format!("## At a glance\n\n{}\n", glance(record, "")));
+    let encrypted = glance(record, "-encrypted");
+    text.push_str(&format!("### Encrypted\n\n{encrypted}\n"));
     text.push_str(
         "## Paths\n\nLZ4 is left out of the pictures: it needs about what zstd does.\n\n",
     );
@@ -109,8 +111,9 @@ buffer before storing it, in the same limit, must fail.
     text
 }
 
-/// The highest peak of all sources, for each operation, store and codec, at the largest size of each.
-fn glance(record: &Record) -> String {
+/// The highest peak of all sources, for each operation, store and codec, at the largest size of each; `kind` ends the
+/// names of the cases.
+fn glance(record: &Record, kind: &str) -> String {
     let mut head = vec!["operation", "store"];
     head.extend(CODECS);
     let mut table = Table::new(&head);
@@ -119,7 +122,7 @@ fn glance(record: &Record) -> String {
         for (store, name) in STORES {
             let cells = CODECS.map(|codec| {
                 let runs = SOURCES.iter().filter_map(|source| {
-                    let case = format!("{store}-{op}-{codec}-{source}");
+                    let case = format!("{store}-{op}-{codec}-{source}{kind}");
                     record.of(&case).last().cloned()
                 });
                 let runs: Vec<Run> = runs.collect();

@@ -53,6 +53,7 @@ const CHOICES: &[Choice] = &[
         library: "ck-cache",
         source: "ck-cache",
         features: &[
+            "encryption",
             "file",
             "memcached",
             "metrics",

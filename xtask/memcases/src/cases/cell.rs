@@ -5,10 +5,11 @@
 use std::fs;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use ck_cache::blocking::{Cache, CachedTable};
-use ck_cache::{PutOptions, Table};
+use ck_cache::{Encrypted, EncryptionOptions, Keyring, MasterKey, PutOptions, Table, open_store};
 use serde_json::{Map, Value, json};
 
 use super::{Setting, TABLE};
@@ -109,16 +110,31 @@ fn warm(cell: Cell, setting: &Setting) -> Result<Cache> {
     match cell.store {
         Store::File | Store::Pread => {
             let dir = setting.dir.join("warm");
-            warm_up(&Cache::open(&url(cell, &dir))?)?;
+            warm_up(&open(cell, &url(cell, &dir))?)?;
             fs::remove_dir_all(dir)?;
-            Ok(Cache::open(&url(cell, &setting.dir.join("store")))?)
+            open(cell, &url(cell, &setting.dir.join("store")))
         }
         Store::Redis | Store::Memcached => {
-            let cache = Cache::open(setting.server()?)?;
+            let cache = open(cell, setting.server()?)?;
             warm_up(&cache)?;
             Ok(cache)
         }
     }
+}
+
+fn open(cell: Cell, url: &str) -> Result<Cache> {
+    if cell.encrypted {
+        encrypted(url)
+    } else {
+        Ok(Cache::open(url)?)
+    }
+}
+
+/// A store that is encrypted with a key that everybody knows.
+pub(super) fn encrypted(url: &str) -> Result<Cache> {
+    let keys = Keyring::new(&MasterKey::from_hex(&"5e".repeat(32))?, &[], "memtest")?;
+    let store = Encrypted::new(open_store(url)?, keys, EncryptionOptions::new())?;
+    Ok(ck_cache::Cache::new(Arc::new(store)).blocking())
 }
 
 fn url(cell: Cell, dir: &std::path::Path) -> String {

@@ -11,29 +11,41 @@ use crate::{Result, tables};
 
 /// `transfer_ratio` is what came over the wire, less 1 MiB, to the bytes of the columns.
 pub(super) fn project(kind: Kind, setting: &Setting) -> Result<Figures> {
-    read(kind, setting, |table| {
-        Ok(table.select(&["c190", "c7", "c100"])?)
-    })
+    read(kind, plain, setting, three)
+}
+
+/// As [`project`], from encrypted entries, whose chunks are larger than what is read of a batch.
+pub(super) fn project_encrypted(kind: Kind, setting: &Setting) -> Result<Figures> {
+    read(kind, cell::encrypted, setting, three)
+}
+
+fn three(table: CachedTable) -> Result<CachedTable> {
+    Ok(table.select(&["c190", "c7", "c100"])?)
+}
+
+fn plain(url: &str) -> Result<Cache> {
+    Ok(Cache::open(url)?)
 }
 
 /// Fetches all columns for the sake of three.
 pub(super) fn fetch_all(setting: &Setting) -> Result<Figures> {
-    read(Kind::Redis, setting, Ok)
+    read(Kind::Redis, plain, setting, Ok)
 }
 
 fn read(
     kind: Kind,
+    open: fn(&str) -> Result<Cache>,
     setting: &Setting,
     choose: fn(CachedTable) -> Result<CachedTable>,
 ) -> Result<Figures> {
     let server = Server::start(kind, setting.bytes);
     let options = PutOptions::new().with_compression(Compression::None);
     let table = cell::table(tables::wide(setting.bytes)?)?;
-    let cache = Cache::open(&server.url())?;
+    let cache = open(&server.url())?;
     cache.put_table(TABLE, &table, &options)?.stored()?;
     drop((cache, table));
     let (proxy, url) = server.proxy();
-    let cache = Cache::open(&url)?;
+    let cache = open(&url)?;
     cell::warm_up(&cache, tables::wide, &options)?;
     heap::trim();
     let before = proxy.bytes_up() + proxy.bytes_down();
