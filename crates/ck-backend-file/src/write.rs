@@ -7,7 +7,7 @@ use bytes::Bytes;
 use ck_core::{
     BoxFuture, EntryWriter, Key, Outcome, Rejection, Result, WriteMode, WriteOptions, offload,
 };
-use rustix::fs::{FlockOperation, OFlags};
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
 use rustix::io::Errno;
 
 use crate::builder::Durability;
@@ -27,6 +27,10 @@ const MAX_SLICES: usize = 1024;
 /// in large pages, and maps a large page whole when any of it is touched: written apart, a column
 /// read from a mapping brings in no more than itself.
 const LARGE_PART: usize = 64 * 1024;
+/// Writes of less than this in all end at a multiple of [`ALIGNED`], and what is left goes out with the next one: the
+/// kernel makes its pages larger then, and each costs about the same.
+const SMALL_WRITE: u64 = 256 * 1024;
+const ALIGNED: u64 = 16 * 1024;
 
 /// Stores an entry whose bytes are all at hand.
 pub(crate) fn put(
@@ -176,7 +180,11 @@ struct Draft {
     file: Option<OwnedFd>,
     /// Bytes of the file, so far or as they will be at least.
     len: u64,
+    /// The last of them, which are not written yet.
+    unwritten: Vec<u8>,
     reserved: u64,
+    /// Bytes whose blocks were asked for.
+    allocated: u64,
 }
 
 impl Draft {
@@ -236,7 +244,7 @@ impl Draft {
         }
         let store = Arc::clone(store);
         let len = head_len + HEADER_LEN as u64;
-        Ok(ControlFlow::Continue(Self {
+        let mut draft = Self {
             store,
             name,
             token,
@@ -245,8 +253,14 @@ impl Draft {
             slot,
             file: Some(file),
             len,
+            unwritten: Vec::new(),
             reserved,
-        }))
+            allocated: 0,
+        };
+        if hint.is_some() {
+            draft.allocate(reserved)?;
+        }
+        Ok(ControlFlow::Continue(draft))
     }
 
     fn write(&mut self, parts: &[Bytes]) -> Result<ControlFlow<Rejection>, Fault> {
@@ -263,8 +277,21 @@ impl Draft {
         {
             return Ok(ControlFlow::Break(rejection));
         }
-        let written = write_all(self.file()?, parts.iter().map(|part| &part[..]), self.len);
-        written.map_err(|errno| self.fault(errno))?;
+        // Twice as much each time; what is too much is given back at the end.
+        if len > self.allocated {
+            // When the disk is full, what fits is written, and the rest says why it is not.
+            let _ = self.allocate(self.reserved.min(2 * len));
+        }
+        let offset = self.len - self.unwritten.len() as u64;
+        let end = match more < SMALL_WRITE {
+            true => len - len % ALIGNED,
+            false => len,
+        };
+        let parts = parts.iter().map(|part| &part[..]);
+        let parts = std::iter::once(&self.unwritten[..]).chain(parts);
+        let (now, later) = split(parts, end.saturating_sub(offset));
+        write_all(self.file()?, now.into_iter(), offset).map_err(|errno| self.fault(errno))?;
+        self.unwritten = later.concat();
         self.len = len;
         Ok(ControlFlow::Continue(()))
     }
@@ -282,6 +309,11 @@ impl Draft {
         let finished = self.file().and_then(|file| {
             let finish = || {
                 write_all(file, [&header[..], head].into_iter(), 0)?;
+                let offset = self.len - self.unwritten.len() as u64;
+                write_all(file, [&self.unwritten[..]].into_iter(), offset)?;
+                if self.len < self.allocated {
+                    retry(|| rustix::fs::ftruncate(file, self.len))?;
+                }
                 if durable {
                     retry(|| rustix::fs::fsync(file))?;
                 }
@@ -412,6 +444,25 @@ impl Draft {
         Ok(outcome)
     }
 
+    /// Has the blocks of the first `len` bytes allocated, where the file system can: a full disk is noticed before they
+    /// are written, and blocks cost far less together than write by write.
+    fn allocate(&mut self, len: u64) -> Result<(), Fault> {
+        if len <= SMALL_FILE {
+            return Ok(());
+        }
+        let more = self.allocated..len;
+        self.allocated = len;
+        let file = self.file()?;
+        let allocate = || {
+            let len = more.end - more.start;
+            rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, more.start, len)
+        };
+        match retry(allocate) {
+            Err(errno @ (Errno::NOSPC | Errno::DQUOT)) => Err(self.fault(errno)),
+            _ => Ok(()),
+        }
+    }
+
     fn file(&self) -> Result<&OwnedFd, Fault> {
         self.file.as_ref().ok_or(Fault::WriterBroken)
     }
@@ -484,6 +535,19 @@ fn create_temp(locked: &Locked<'_>, name: Name, token: Token) -> Result<(OwnedFd
         Ok(file) => Ok((file, temp)),
         Err(errno) => Err(dir.creation_fault("create a temporary file", &temp, errno)),
     }
+}
+
+/// The first `len` bytes of the parts, and the rest.
+fn split<'a>(
+    parts: impl Iterator<Item = &'a [u8]>,
+    mut len: u64,
+) -> (Vec<&'a [u8]>, Vec<&'a [u8]>) {
+    let halves = parts.map(|part| {
+        let at = usize::try_from(len).map_or(part.len(), |len| len.min(part.len()));
+        len -= at as u64;
+        part.split_at(at)
+    });
+    halves.unzip()
 }
 
 /// Writes all parts from `offset` on: large ones by themselves, small ones together.

@@ -108,6 +108,31 @@ fn a_full_disk_is_transient_and_leaves_the_old_entry() {
 }
 
 #[test]
+fn a_disk_too_full_for_a_known_size_is_noticed_before_anything_is_written() {
+    in_child(
+        "a_disk_too_full_for_a_known_size_is_noticed_before_anything_is_written",
+        |dir| {
+            mount_tmpfs(&dir, c"size=1m,mode=700");
+            let store = FileBackend::open(&dir).unwrap();
+            let create = |hint| {
+                let options = WriteOptions::new().with_size_hint(Some(hint));
+                block_on(store.create(&Key::new("key"), options))
+            };
+            put(&store, "old", value(1, 1_000));
+            let before = files(&dir);
+            is(
+                &create(3_000_000).err().unwrap(),
+                ErrorKind::Transient,
+                &dir,
+            );
+            assert_eq!(files(&dir), before);
+            assert_eq!(usage(&store).reserved_bytes, 0);
+            assert!(create(500_000).unwrap().is_continue());
+        },
+    );
+}
+
+#[test]
 fn a_full_disk_still_grants_and_renews_leases_until_it_has_no_place_for_files() {
     in_child(
         "a_full_disk_still_grants_and_renews_leases_until_it_has_no_place_for_files",

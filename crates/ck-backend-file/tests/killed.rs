@@ -122,7 +122,7 @@ fn prune_counts_the_temporary_files_of_killed_writers() {
             panic!("there is room")
         };
         assert!(
-            block_on(one.write(vec![Bytes::from(vec![1; 5_000])]))
+            block_on(one.write(vec![Bytes::from(vec![1; 300_000])]))
                 .unwrap()
                 .is_continue()
         );
@@ -146,7 +146,7 @@ fn prune_counts_the_temporary_files_of_killed_writers() {
         let pruned = block_on(store.prune()).unwrap();
         assert_eq!(
             (pruned.entries, pruned.orphans, pruned.bytes),
-            (0, 2, 5_014)
+            (0, 2, 300_014)
         );
         assert_eq!(files(dir.path()).temporary, 0);
         assert_eq!((usage(&store).bytes, usage(&store).entries), (0, 0));

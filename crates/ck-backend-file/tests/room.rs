@@ -10,6 +10,7 @@
 mod common;
 
 use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
 
 use ck_backend_file::FileBackend;
 use ck_core::{Backend, Key, Outcome, Rejection, WriteOptions};
@@ -109,4 +110,32 @@ fn writers_at_work_count_and_share_what_there_is() {
     assert!(block_on(second.commit("".into())).unwrap().is_stored());
     assert_eq!(usage(&store).reserved_bytes, 0);
     assert_eq!(files(dir.path()).temporary, 0);
+}
+
+#[test]
+fn blocks_that_an_entry_did_not_need_are_given_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FileBackend::open(dir.path()).unwrap();
+    let bytes = value(1, 300_000);
+    for hint in [None, Some(300_000), Some(20_000_000)] {
+        let options = WriteOptions::new().with_size_hint(hint);
+        let ControlFlow::Continue(mut writer) =
+            block_on(store.create(&Key::new("key"), options)).unwrap()
+        else {
+            panic!("there is room")
+        };
+        assert!(
+            block_on(writer.write(vec![bytes.clone()]))
+                .unwrap()
+                .is_continue()
+        );
+        assert!(block_on(writer.commit("".into())).unwrap().is_stored());
+        assert_eq!(get(&store, "key"), Some(bytes.clone()));
+        let entry = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().metadata().unwrap());
+        let entry = entry.filter(|found| found.len() == 300_014);
+        let on_disk: Vec<u64> = entry.map(|found| found.blocks() * 512).collect();
+        assert!(matches!(on_disk[..], [0..400_000]), "{hint:?}: {on_disk:?}");
+    }
 }

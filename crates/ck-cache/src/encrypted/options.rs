@@ -44,7 +44,7 @@ impl EncryptionOptions {
         }
     }
 
-    /// Bytes of a chunk, of which reads of parts decrypt whole ones. A put holds 256 KiB of them, or one if that is
+    /// Bytes of a chunk, of which reads of parts decrypt whole ones. A put holds 128 KiB of them, or one if that is
     /// more. Default: 64 KiB less 64 bytes. A multiple of 64, at least 4 KiB, at most 1 MiB.
     #[must_use]
     pub fn with_chunk_bytes(mut self, bytes: u32) -> Self {

@@ -14,9 +14,8 @@ use ck_frame::{Envelope, Probe};
 use super::form::{Chunked, Described, LENGTH_BYTES};
 use super::{Shared, read_head, single};
 
-/// Chunks are given to the store together up to so many bytes, or alone: a file grows slowly by small writes that do not
-/// end where pages do.
-const TOGETHER: usize = 256 << 10;
+/// Chunks are given to the store together up to so many bytes, or alone: each write to a file has its price.
+const TOGETHER: usize = 128 << 10;
 
 /// How much of an entry is proven at a time, to see whether it may be replaced.
 const PROVEN_AT_ONCE: u64 = 1 << 20;
