@@ -369,6 +369,44 @@ def cachekit_get(path, columns=None):
     return run
 
 
+@functools.cache
+def cachekit_wrapper(compression):
+    """The client's encryption of the bytes that `cachekit_handler` makes, under the key of `main`."""
+    from cachekit.serializers.arrow_serializer import ArrowSerializer
+    from cachekit.serializers.encryption_wrapper import EncryptionWrapper
+
+    return EncryptionWrapper(ArrowSerializer(return_format="arrow", compression=compression), tenant_id="bench")
+
+
+@work
+def cachekit_put_encrypted(source, path, compression):
+    from cachekit.serializers.wrapper import SerializationWrapper
+
+    store, data, wrapper = cachekit_store(path), table(source), cachekit_wrapper(compression)
+    store.delete("table")
+
+    def run():
+        payload, metadata = wrapper.serialize(data, "table")
+        store.set("table", SerializationWrapper.wrap(payload, metadata.to_dict(), "arrow"))
+        sync_directory(path)
+        return lambda: size_of(path)
+
+    return run
+
+
+@work
+def cachekit_get_encrypted(path):
+    from cachekit.serializers.wrapper import SerializationWrapper
+
+    store, wrapper = cachekit_store(path), cachekit_wrapper("none")
+
+    def run():
+        payload, metadata, _ = SerializationWrapper.unwrap_metadata(store.get("table"))
+        wrapper.deserialize(payload, metadata, "table")
+
+    return run
+
+
 # The loop
 
 
@@ -404,6 +442,7 @@ def do(command):
 def main():
     # Larger than any table here; the default is 100 MiB.
     os.environ["CACHEKIT_MAX_VALUE_SIZE"] = str(1 << 40)
+    os.environ["CACHEKIT_MASTER_KEY"] = "5e" * 32
     names = ["pyarrow", "polars", "joblib", "diskcache", "flamepy", "cachekit"]
     print(json.dumps({name: importlib.metadata.version(name) for name in names}), flush=True)
     answers = os.fdopen(os.dup(1), "w")

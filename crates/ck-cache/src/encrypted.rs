@@ -2,6 +2,7 @@
 
 mod chunked;
 mod form;
+mod info;
 mod kept;
 mod options;
 mod refused;
@@ -25,6 +26,7 @@ use ck_frame::{Envelope, Probe};
 
 use crate::cache::is_corrupt;
 use form::Form;
+pub use info::EncryptedInfo;
 use kept::{Kept, Relay};
 pub use options::{EncryptionOptions, Tampering};
 use refused::{Refused, Unproven};

@@ -100,7 +100,7 @@ pub use ck_crypto::{DEFAULT_TENANT, Fingerprint, Keyring, MasterKey};
 pub use ck_l1::{L1Stats, Policy};
 pub use contents::{Contents, read_entry};
 #[cfg(feature = "encryption")]
-pub use encrypted::{Encrypted, EncryptedStats, EncryptionOptions, Tampering};
+pub use encrypted::{Encrypted, EncryptedInfo, EncryptedStats, EncryptionOptions, Tampering};
 pub use guard::{BreakerState, Guard, GuardOptions, GuardStats};
 pub use load_options::LoadOptions;
 pub use options::PutOptions;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow_array::RecordBatch;
 use ck_backend_file::{Durability, ReadMode};
 use ck_cache::blocking::Cache;
 use ck_cache::{Encrypted, EncryptionOptions, Keyring, MasterKey, Table};
@@ -33,73 +34,97 @@ pub(super) fn rows() -> Vec<Row> {
                 format!("encrypted put {name}"),
                 "our plain put + ring AES-256-GCM",
                 terms(FAST, TAGGED),
-                put(kind, codec, true),
-                put(kind, codec, false),
+                put(kind, codec, Durability::Fast),
+                parts_of_put(kind, codec),
             ),
             row(
                 format!("encrypted get {name}"),
                 "our plain get + ring AES-256-GCM",
                 terms(READ, TAGGED),
-                get(kind, codec, true),
-                get(kind, codec, false),
+                get(kind, codec),
+                parts_of_get(kind, codec),
             ),
         ]
     });
     rows.into_iter().flatten().collect()
 }
 
-/// A cache over a directory whose files are read; with or without encryption.
-fn cache(scene: &Scene, name: &str, encrypted: bool) -> Result<Cache> {
-    let store = scene.backend(name, Durability::Fast, ReadMode::Pread)?;
-    if !encrypted {
-        return Ok(ck_cache::Cache::new(Arc::new(store)).blocking());
-    }
+/// A cache over a directory whose files are read.
+fn plain_cache(scene: &Scene) -> Result<Cache> {
+    let store = scene.backend("peer", Durability::Fast, ReadMode::Pread)?;
+    Ok(ck_cache::Cache::new(Arc::new(store)).blocking())
+}
+
+/// Its like, encrypted.
+fn encrypted_cache(scene: &Scene, durability: Durability) -> Result<Cache> {
+    let store = scene.backend("ours", durability, ReadMode::Pread)?;
     let keys = Keyring::new(&MasterKey::from_hex(&"5e".repeat(32))?, &[], "bench")?;
     let store = Encrypted::new(Arc::new(store), keys, EncryptionOptions::new())?;
     Ok(ck_cache::Cache::new(Arc::new(store)).blocking())
 }
 
-fn put(kind: Kind, codec: Codec, encrypted: bool) -> Open {
+fn put_table(cache: &Cache, table: &[RecordBatch], codec: Codec) -> Result<u64> {
+    let table = Table::new(table[0].schema(), table.to_vec())?;
+    let put = cache.put_table("table", table, &local::options(codec))?;
+    Ok(put.stored()?)
+}
+
+pub(super) fn put(kind: Kind, codec: Codec, durability: Durability) -> Open {
     Box::new(move |scene| {
-        let name = if encrypted { "ours" } else { "peer" };
-        let cache = cache(scene, name, encrypted)?;
+        let cache = encrypted_cache(scene, durability)?;
         let table = scene.table(kind)?;
-        let mut bare = Bare::new()?;
-        let source = Table::new(table[0].schema(), table.to_vec())?;
-        let first = cache.put_table("table", source, &local::options(codec))?;
-        bare.seal(first.stored()?)?;
         Ok(Box::new(move || {
             cache.remove("table")?;
-            let source = Table::new(table[0].schema(), table.to_vec())?;
             let mut stored = 0;
             let sample = Sample::timed(|| {
-                stored = cache
-                    .put_table("table", source, &local::options(codec))?
-                    .stored()?;
-                if encrypted { Ok(()) } else { bare.seal(stored) }
+                stored = put_table(&cache, &table, codec)?;
+                Ok(())
             })?;
             Ok(sample.stored(stored))
         }))
     })
 }
 
-fn get(kind: Kind, codec: Codec, encrypted: bool) -> Open {
+/// The plain put, and the cipher over as many bytes.
+fn parts_of_put(kind: Kind, codec: Codec) -> Open {
     Box::new(move |scene| {
-        let name = if encrypted { "ours" } else { "peer" };
-        let cache = cache(scene, name, encrypted)?;
+        let cache = plain_cache(scene)?;
         let table = scene.table(kind)?;
-        let source = Table::new(table[0].schema(), table.to_vec())?;
-        let stored = cache
-            .put_table("table", source, &local::options(codec))?
-            .stored()?;
+        let mut bare = Bare::new()?;
+        bare.seal(put_table(&cache, &table, codec)?)?;
+        Ok(Box::new(move || {
+            cache.remove("table")?;
+            let mut stored = 0;
+            let sample = Sample::timed(|| {
+                stored = put_table(&cache, &table, codec)?;
+                bare.seal(stored)
+            })?;
+            Ok(sample.stored(stored))
+        }))
+    })
+}
+
+pub(super) fn get(kind: Kind, codec: Codec) -> Open {
+    Box::new(move |scene| {
+        let cache = encrypted_cache(scene, Durability::Fast)?;
+        put_table(&cache, &*scene.table(kind)?, codec)?;
+        Ok(Box::new(move || {
+            Sample::timed(|| Ok(cache.get_table("table")?.ok_or("a miss")?))
+        }))
+    })
+}
+
+/// The plain get, and the cipher over as many bytes.
+fn parts_of_get(kind: Kind, codec: Codec) -> Open {
+    Box::new(move |scene| {
+        let cache = plain_cache(scene)?;
+        let stored = put_table(&cache, &*scene.table(kind)?, codec)?;
         let mut bare = Bare::new()?;
         bare.seal(stored)?;
         Ok(Box::new(move || {
             let sample = Sample::timed(|| {
                 let table = cache.get_table("table")?.ok_or("a miss")?;
-                if !encrypted {
-                    bare.open()?;
-                }
+                bare.open()?;
                 Ok(table)
             })?;
             // What was opened is sealed again for the next round.

@@ -9,7 +9,7 @@ use ck_codec::{Flm, Order, Tensor};
 use serde_json::{Value, json};
 
 use super::small::SIZES;
-use super::{FAST, READ, SYNCED, local, terms};
+use super::{FAST, READ, SYNCED, encrypted, local, terms};
 use crate::Result;
 use crate::ipc::Codec;
 use crate::row::{Group, Open, Row, Sample};
@@ -19,6 +19,7 @@ use crate::tables::{Kind, THREE};
 const HASHED: &str = "xxh3 of all bytes";
 const COLUMNS: &str = "xxh3 of the columns read";
 const PAGES: &str = "xxh3 of columns / CRC-32 of pages";
+const TAGGED: &str = "xxh3 and the tags of AES-256-GCM";
 const NONE: &str = "off";
 
 pub(super) fn rows(scene: &Scene) -> Vec<Row> {
@@ -377,6 +378,7 @@ fn cachekit() -> Vec<Row> {
             json!({"work": "cachekit_get", "columns": columns}),
         )
     };
+    let sealed = |work: &str| json!({"work": work, "source": "lineitem", "compression": "zstd"});
     vec![
         put(Codec::None, "none", true),
         put(Codec::None, "none", false),
@@ -404,6 +406,25 @@ fn cachekit() -> Vec<Row> {
             "each side's own: the columns / all bytes",
             local::project(Wide, Codec::None, &THREE, OnTouch),
             get(Wide, "none", Some(three())),
+        ),
+        row(
+            "encrypted put zstd 1, lineitem, synced",
+            "cachekit file backend, encrypted",
+            SYNCED,
+            TAGGED,
+            encrypted::put(Lineitem, Codec::Zstd(1), Durability::Synced),
+            in_directory(None, sealed("cachekit_put_encrypted")),
+        ),
+        row(
+            "encrypted get zstd 1, lineitem",
+            "cachekit file backend, encrypted",
+            READ,
+            TAGGED,
+            encrypted::get(Lineitem, Codec::Zstd(1)),
+            in_directory(
+                Some(sealed("cachekit_put_encrypted")),
+                json!({"work": "cachekit_get_encrypted"}),
+            ),
         ),
     ]
 }

@@ -166,7 +166,7 @@ pub(super) struct Described {
     pub(super) plain: Header,
 }
 
-fn says_encrypted(header: &Header) -> bool {
+pub(super) fn says_encrypted(header: &Header) -> bool {
     header.metadata().get("encrypted").and_then(Value::as_bool) == Some(true)
 }
 

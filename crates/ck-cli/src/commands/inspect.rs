@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow_schema::Schema;
 use ck_arrow::{BlockLayout, TableReader, UnitLayout};
-use ck_cache::{Contents, Verification, read_entry};
+use ck_cache::{Contents, EncryptedInfo, Verification, read_entry};
 use ck_core::{EntryReader, Key, block_on};
 use ck_frame::{Frame, Header};
 use serde_json::{Value, json};
@@ -25,8 +25,8 @@ pub(crate) fn run(store: &Store, args: &KeyArgs) -> Result<(), Failure> {
         return Err(Failure::miss(&args.key));
     };
     let mut out = BufWriter::new(io::stdout().lock());
-    if let Some(sealed) = sealed::look_at(&*entry)? {
-        sealed.print(&mut out, args, &*entry)?;
+    if let Some(info) = block_on(EncryptedInfo::read(&*entry))? {
+        sealed::print(&mut out, args, &*entry, &info)?;
         out.flush()?;
         return Ok(());
     }
