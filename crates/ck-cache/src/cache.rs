@@ -372,7 +372,9 @@ async fn touch_stored(store: &dyn Backend, key: &Key, ttl: Option<Duration>) -> 
     let Some(entry) = store.open(key).await? else {
         return Ok(false);
     };
-    let stale = stale_time(&*entry).await?;
+    let Some(stale) = stale_time(&*entry).await? else {
+        return Ok(false);
+    };
     store
         .touch(key, Expiry::after(ttl.saturating_add(stale))?)
         .await
@@ -383,7 +385,9 @@ async fn expire_stored(store: &dyn Backend, key: &Key) -> Result<bool> {
     let Some(entry) = store.open(key).await? else {
         return Ok(false);
     };
-    let stale = stale_time(&*entry).await?;
+    let Some(stale) = stale_time(&*entry).await? else {
+        return Ok(false);
+    };
     if stale.is_zero() {
         return store.remove(key).await;
     }
@@ -391,10 +395,13 @@ async fn expire_stored(store: &dyn Backend, key: &Key) -> Result<bool> {
     Ok(is_stale || store.touch(key, Expiry::after(stale)?).await?)
 }
 
-/// How long before its end an entry is stale.
-async fn stale_time(entry: &dyn EntryReader) -> Result<Duration> {
-    let header = read_own_header(entry).await?;
-    Ok(header.as_ref().map_or(Duration::ZERO, stale_for))
+/// How long before its end an entry is stale; `None` for one that cannot be read, which a get removes.
+async fn stale_time(entry: &dyn EntryReader) -> Result<Option<Duration>> {
+    match read_own_header(entry).await {
+        Ok(header) => Ok(Some(header.as_ref().map_or(Duration::ZERO, stale_for))),
+        Err(error) if is_corrupt(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 impl fmt::Debug for Cache {

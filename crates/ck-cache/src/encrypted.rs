@@ -18,8 +18,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use ck_core::{
     Backend, BoxFuture, Capabilities, ChangeListener, Cursor, EntryInfo, EntryReader, EntryWriter,
-    Error, ErrorKind, Expiry, Key, Lease, Outcome, Page, Pruned, Rejection, Result, Usage, Watch,
-    WriteOptions,
+    Error, ErrorKind, Expiry, Key, Lease, MemoryBudget, Outcome, Page, Pruned, Rejection, Result,
+    Usage, Watch, WriteOptions, complete,
 };
 use ck_crypto::Keyring;
 use ck_frame::{Envelope, Probe};
@@ -45,6 +45,9 @@ const HEAD_BYTES: u64 = 4096;
 ///   never decoded. By default it is a miss that [`EncryptedStats::tampered`] counts; see [`Tampering`].
 /// - What a store sees of an entry: its key, length, expiry, and the header that docs/formats.md describes. Expiries
 ///   are not proven, and an old entry that is put back in place of a newer one of the same key is not noticed.
+///
+/// A [`Guard`](crate::Guard) belongs around the store and this around the guard: opening an entry may read all of it, which
+/// takes longer than the guard gives an open.
 ///
 /// Nothing is mapped: plain bytes are in the process's memory. What [`CacheBuilder::l1_bytes`](crate::CacheBuilder::l1_bytes) keeps
 /// there is decrypted and decoded; [`EncryptionOptions::with_memory`] keeps entries there as they are stored. Clones share the store and the counters.
@@ -75,6 +78,8 @@ struct Shared {
     store: Arc<dyn Backend>,
     keys: Keyring,
     options: EncryptionOptions,
+    /// For entries that are decrypted whole.
+    budget: MemoryBudget,
     /// What the process keeps, as it is stored.
     kept: Option<Kept>,
     tampered: AtomicU64,
@@ -99,6 +104,7 @@ impl Encrypted {
         let kept = options.memory();
         Ok(Self(Arc::new(Shared {
             kept: kept.map(|(bytes, max_age)| Kept::new(bytes, max_age)),
+            budget: MemoryBudget::new(options.whole_bytes()),
             store,
             keys,
             options,
@@ -143,9 +149,9 @@ impl Shared {
             Err(error) if is_corrupt(&error) => None,
             in_memory => in_memory?,
         };
-        let entry = in_memory.unwrap_or(entry);
-        let plain = self.prove(key, &entry).await?;
-        if let Some(before) = before {
+        let plain = self.prove(key, in_memory.as_ref().unwrap_or(&entry));
+        let plain = plain.await?;
+        if let (Some(before), Some(entry)) = (before, in_memory) {
             self.keep(key, &*entry, before);
         }
         Ok(Some(plain))
@@ -252,17 +258,19 @@ impl Backend for Encrypted {
     }
 
     fn touch<'a>(&'a self, key: &'a Key, expiry: Expiry) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(async move {
-            let _changing = self.0.changing(key);
-            self.0.store.touch(key, expiry).await
-        })
+        let (shared, key) = (Arc::clone(&self.0), key.clone());
+        Box::pin(complete(async move {
+            let _changing = shared.changing(&key);
+            shared.store.touch(&key, expiry).await
+        }))
     }
 
     fn remove<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(async move {
-            let _changing = self.0.changing(key);
-            self.0.store.remove(key).await
-        })
+        let (shared, key) = (Arc::clone(&self.0), key.clone());
+        Box::pin(complete(async move {
+            let _changing = shared.changing(&key);
+            shared.store.remove(&key).await
+        }))
     }
 
     fn list(&self, cursor: Option<Cursor>, head_bytes: usize) -> BoxFuture<'_, Result<Page>> {

@@ -17,4 +17,5 @@ mod encrypted {
     mod edits;
     mod kept;
     mod policies;
+    mod vectors;
 }

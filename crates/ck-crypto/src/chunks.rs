@@ -56,6 +56,8 @@ struct Cipher {
 pub struct ChunkSealer {
     cipher: Cipher,
     next: u64,
+    /// The process that began the entry: in a fork of it the next index would be the same.
+    process: u32,
 }
 
 /// Decrypts the chunks of one entry, in any order.
@@ -84,18 +86,34 @@ impl ChunkSealer {
     pub fn new(keys: &Keyring, salt: &Salt, header: &[u8], cache_key: &str) -> Result<Self> {
         let root = keys.current().chunks.bytes();
         let cipher = Cipher::new(root, salt, header, cache_key)?;
-        Ok(Self { cipher, next: 1 })
+        Ok(Self {
+            cipher,
+            next: 1,
+            process: std::process::id(),
+        })
     }
 
     /// Encrypts the next chunk in place; its tag.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TooLarge`] after 2³² - 1 chunks, and for one above 64 GiB.
+    /// [`ErrorKind::TooLarge`] after 2³² - 1 chunks, and for one above 64 GiB; [`ErrorKind::Misuse`] in another process
+    /// than the one that began the entry, which goes on with it.
     pub fn seal(&mut self, chunk: &mut [u8], is_last: bool) -> Result<[u8; TAG_BYTES]> {
+        self.check_process()?;
         let index = self.next;
         self.next += 1;
         self.cipher.seal(index, is_last, chunk)
+    }
+
+    fn check_process(&self) -> Result<()> {
+        if std::process::id() == self.process {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Misuse,
+            "an entry cannot be written on in a fork of the process that began it; begin it anew",
+        ))
     }
 
     /// Encrypts chunk 0 in place; its tag. It is the last one when there is no other.
@@ -104,6 +122,7 @@ impl ChunkSealer {
     ///
     /// As [`ChunkSealer::seal`].
     pub fn seal_first(self, chunk: &mut [u8], is_last: bool) -> Result<[u8; TAG_BYTES]> {
+        self.check_process()?;
         self.cipher.seal(0, is_last, chunk)
     }
 }

@@ -78,7 +78,50 @@ pub(crate) fn aead(key: &Secret) -> Option<Wiped<LessSafeKey>> {
 
 #[cfg(test)]
 mod tests {
+    use std::alloc::{GlobalAlloc, Layout, System};
+    use std::cell::{Cell, RefCell};
+
     use super::*;
+
+    /// Shows what memory holds at the moment it is freed.
+    struct Showing;
+
+    #[global_allocator]
+    static HEAP: Showing = Showing;
+
+    thread_local! {
+        /// Blocks of this size are shown.
+        static SIZE: Cell<usize> = const { Cell::new(0) };
+        static SHOWN: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    }
+
+    // SAFETY: The system's allocator does all the work.
+    unsafe impl GlobalAlloc for Showing {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            // SAFETY: The caller keeps to the contract.
+            unsafe { System.alloc(layout) }
+        }
+
+        unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+            if SIZE.try_with(Cell::get) == Ok(layout.size()) {
+                // SAFETY: The block is as long as its layout says, and the only ones shown were overwritten just now.
+                let bytes = unsafe { std::slice::from_raw_parts(at, layout.size()) };
+                SIZE.set(0);
+                SHOWN.with_borrow_mut(|shown| shown.push(bytes.to_vec()));
+                SIZE.set(layout.size());
+            }
+            // SAFETY: The caller keeps to the contract.
+            unsafe { System.dealloc(at, layout) };
+        }
+    }
+
+    /// What the blocks of `size` bytes held that this thread freed while `work` ran.
+    fn seen_when_freed(size: usize, work: impl FnOnce()) -> Vec<Vec<u8>> {
+        SIZE.set(size);
+        work();
+        SIZE.set(0);
+        SHOWN.take()
+    }
 
     fn secret() -> Secret {
         let fill = |bytes: &mut [u8; KEY_BYTES]| {
@@ -95,10 +138,15 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_wiped_where_it_lay() {
-        let mut wiped = Wiped::new([0xab_u8; 600]);
+    fn what_is_dropped_is_wiped_where_it_lay() {
+        let wiped = Wiped::new([0xab_u8; 600]);
         assert_eq!(wiped.get(), &[0xab; 600]);
-        wiped.0.zeroize();
-        assert_eq!(wiped.get(), &[0; 600]);
+        assert_eq!(seen_when_freed(600, || drop(wiped)), [vec![0; 600]]);
+        let secret = secret();
+        let freed = seen_when_freed(KEY_BYTES, || drop(secret));
+        assert_eq!(freed, [vec![0; KEY_BYTES]]);
+        let key = aead(&self::secret()).unwrap();
+        let freed = seen_when_freed(size_of::<LessSafeKey>(), || drop(key));
+        assert_eq!(freed, [vec![0; size_of::<LessSafeKey>()]]);
     }
 }

@@ -16,7 +16,9 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 
+use ck_core::ErrorKind;
 use ck_crypto::{ChunkSealer, Context, Keyring, MasterKey, SALT_BYTES, new_salt};
 
 /// What the test program does when it is started by itself, and where it writes what it has seen.
@@ -98,13 +100,22 @@ fn no_two_chunks_of_one_salt_have_the_same_nonce() {
 fn fork(output: &Path) {
     let keys = keys();
     encrypt(&keys, output);
+    // An entry that is under way when the process forks, which only the process that began it may go on with.
+    let under_way = ChunkSealer::new(&keys, &new_salt().unwrap(), b"header", "k").unwrap();
+    let under_way = Arc::new(Mutex::new(under_way));
     for number in 0..FORKS {
+        let child_entry = Arc::clone(&under_way);
         let child_output = output.with_extension(format!("child{number}"));
         let child_keys = keys.clone();
         // It runs in the child, between the fork and the start of another program; the parent waits for that.
         let in_child = move || {
             encrypt(&child_keys, &child_output);
-            Ok(())
+            match child_entry.lock().unwrap().seal(&mut [0; BLOCK], false) {
+                Err(error) if error.kind() == ErrorKind::Misuse => Ok(()),
+                _ => Err(std::io::Error::other(
+                    "a chunk was encrypted on both sides of a fork",
+                )),
+            }
         };
         let mut command = Command::new("true");
         // SAFETY: The closure needs the allocator and the file system as they were at the moment of the fork. This process
@@ -114,6 +125,8 @@ fn fork(output: &Path) {
         let mut child = command.spawn().unwrap();
         encrypt(&keys, &output.with_extension(format!("parent{number}")));
         assert!(child.wait().unwrap().success());
+        let mut under_way = under_way.lock().unwrap();
+        under_way.seal(&mut [0; BLOCK], false).unwrap();
     }
 }
 

@@ -11,7 +11,7 @@ use ck_core::{
 use ck_crypto::{ChunkOpener, TAG_BYTES};
 
 use super::form::{Chunked, LENGTH_BYTES};
-use super::refused::Unproven;
+use super::refused::{NotWhole, Unproven};
 use super::{Shared, tampered};
 
 /// Columns are used where they lie when they start at a multiple of this.
@@ -69,9 +69,11 @@ pub(super) async fn open(
         .ok_or_else(too_short)?;
     let len = u64::from_be_bytes(*len);
     if form.entry_len(len) != Some(stored.len()) {
+        // It is one's own: its head was proven.
         return Err(too_short()
             .with("expected", form.entry_len(len).unwrap_or(u64::MAX))
-            .with("found", stored.len()));
+            .with("found", stored.len())
+            .with_source(NotWhole));
     }
     Ok(Arc::new(Opened {
         head: aligned(head),

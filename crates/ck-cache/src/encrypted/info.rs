@@ -60,12 +60,18 @@ impl EncryptedInfo {
             (own("key_fingerprint"), plain_bytes, Some((chunks, chunk)))
         } else if says_encrypted(&header) {
             let fingerprint = header.metadata().get("key_fingerprint");
-            (fingerprint, payload.saturating_sub(OVERHEAD_BYTES as u64), None)
+            (
+                fingerprint,
+                payload.saturating_sub(OVERHEAD_BYTES as u64),
+                None,
+            )
         } else {
             return None;
         };
         Some(Self {
-            key_fingerprint: fingerprint.and_then(|text| text.as_str()).map(str::to_owned),
+            key_fingerprint: fingerprint
+                .and_then(|text| text.as_str())
+                .map(str::to_owned),
             plain_bytes,
             chunks,
             header,

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ck_core::{BoxFuture, ChangeListener, EntryReader, Expiry, Key, MemoryEntry, Result, Version};
+use ck_core::{
+    BoxFuture, ChangeListener, EntryReader, Expiry, Key, MemoryEntry, Result, Version, complete,
+};
 use ck_l1::{L1, Weigh, Weight};
 
 use super::Shared;
@@ -85,7 +87,7 @@ impl Shared {
         (!stored.expiry.is_expired()).then(|| self.entry(key, stored))
     }
 
-    /// The same entry in memory, where such entries are kept.
+    /// The same entry in memory, if such an entry is to be kept.
     pub(super) async fn in_memory(
         self: &Arc<Self>,
         key: &Key,
@@ -137,9 +139,15 @@ impl Shared {
 
     /// Forgets what is kept under `key`, now and when what is returned is dropped.
     pub(super) fn changing<'a>(&'a self, key: &'a Key) -> Changing<'a> {
-        let changing = Changing { shared: self, key };
-        changing.note();
-        changing
+        self.changed(key);
+        Changing { shared: self, key }
+    }
+
+    /// Forgets what is kept under `key`.
+    pub(super) fn changed(&self, key: &Key) {
+        if let Some(kept) = &self.kept {
+            kept.change(key);
+        }
     }
 }
 
@@ -149,17 +157,9 @@ pub(super) struct Changing<'a> {
     key: &'a Key,
 }
 
-impl Changing<'_> {
-    fn note(&self) {
-        if let Some(kept) = &self.shared.kept {
-            kept.change(self.key);
-        }
-    }
-}
-
 impl Drop for Changing<'_> {
     fn drop(&mut self) {
-        self.note();
+        self.shared.changed(self.key);
     }
 }
 
@@ -192,11 +192,16 @@ impl EntryReader for Entry {
 
     fn discard(&self) -> BoxFuture<'_, Result<bool>> {
         Box::pin(async move {
-            let _changing = self.shared.changing(&self.key);
-            match self.shared.store.open(&self.key).await? {
-                Some(stored) if stored.version() == self.stored.version => stored.discard().await,
-                _ => Ok(false),
-            }
+            let (shared, key, version) =
+                (Arc::clone(&self.shared), self.key.clone(), self.version());
+            complete(async move {
+                let _changing = shared.changing(&key);
+                match shared.store.open(&key).await? {
+                    Some(stored) if stored.version() == version => stored.discard().await,
+                    _ => Ok(false),
+                }
+            })
+            .await
         })
     }
 }

@@ -11,6 +11,7 @@ pub struct EncryptionOptions {
     keep_evidence: bool,
     memory_bytes: u64,
     memory_age: Duration,
+    whole_bytes: u64,
 }
 
 /// What a get is told of an entry that is not what a holder of the key has stored there.
@@ -41,6 +42,7 @@ impl EncryptionOptions {
             keep_evidence: false,
             memory_bytes: 0,
             memory_age: Duration::ZERO,
+            whole_bytes: 1 << 30,
         }
     }
 
@@ -73,7 +75,7 @@ impl EncryptionOptions {
     }
 
     /// Entries that were tampered with are never removed for that, so that they can be looked at; a put replaces them all
-    /// the same. Default: no.
+    /// the same. What the store itself cannot make sense of (its own bytes around an entry) it removes as ever. Default: no.
     #[must_use]
     pub fn with_evidence_kept(mut self, keep: bool) -> Self {
         self.keep_evidence = keep;
@@ -91,6 +93,18 @@ impl EncryptionOptions {
     pub fn with_memory(mut self, bytes: u64, max_age: Duration) -> Self {
         (self.memory_bytes, self.memory_age) = (bytes, max_age);
         self
+    }
+
+    /// The memory in which entries that were encrypted at once are decrypted, whole, each with twice its length; further
+    /// ones wait. One that needs more than all of it is not read: [`ErrorKind::TooLarge`]. Default: 1 GiB.
+    #[must_use]
+    pub fn with_whole_bytes(mut self, bytes: u64) -> Self {
+        self.whole_bytes = bytes;
+        self
+    }
+
+    pub(super) fn whole_bytes(&self) -> u64 {
+        self.whole_bytes
     }
 
     pub(super) fn memory(&self) -> Option<(u64, Duration)> {

@@ -26,8 +26,20 @@ pub(super) struct Unproven {
 const NOTHING: u8 = 0;
 /// It is plain, or of another key: somebody else's.
 const FOREIGN: u8 = 1;
-/// Its tag was tried, and does not fit.
+/// Its tag was tried and does not fit, or not all of it is there.
 const FORGED: u8 = 2;
+
+/// The source of errors about entries whose head was proven, and which do not have the length that it says.
+#[derive(Debug)]
+pub(super) struct NotWhole;
+
+impl fmt::Display for NotWhole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("its head is intact")
+    }
+}
+
+impl std::error::Error for NotWhole {}
 
 impl Unproven {
     pub(super) fn new(shared: &Arc<Shared>, key: &Key, stored: &Arc<dyn EntryReader>) -> Self {
@@ -41,7 +53,10 @@ impl Unproven {
 
     /// Counts the entry, once, and says what its reader is told.
     pub(super) fn tampered(&self, error: Error) -> Error {
-        let is_forged = error.source().is_some_and(|source| source.is::<WrongTag>());
+        let is_forged = |source: &(dyn std::error::Error + 'static)| {
+            source.is::<WrongTag>() || source.is::<NotWhole>()
+        };
+        let is_forged = error.source().is_some_and(is_forged);
         let found = if is_forged { FORGED } else { FOREIGN };
         let error = with_key(&self.key)(error);
         // What is put in its place by others is not to be waited for.

@@ -18,9 +18,6 @@ use super::{Shared, tampered};
 /// Bytes between the header and what is aligned: the checksum of a table.
 const CHECKSUM_BYTES: u64 = 8;
 
-/// The longest entry that is read at once: the Python client writes none that is longer, twice for its base64.
-const MOST_BYTES: u64 = 2 << 30;
-
 /// A whole entry that was decrypted when it was opened.
 struct Opened {
     stored: Arc<dyn EntryReader>,
@@ -31,7 +28,7 @@ struct Opened {
 ///
 /// # Memory
 ///
-/// Twice the entry.
+/// Twice the entry, within the store's budget until it is decrypted.
 pub(super) async fn open(
     shared: &Arc<Shared>,
     key: &Key,
@@ -48,12 +45,15 @@ pub(super) async fn open(
             );
         }
     }
-    if stored.len() > MOST_BYTES {
-        return Err(tampered(
-            "an entry that is encrypted at once is longer than any that is written",
+    let reserved = shared.budget.reserve(stored.len().saturating_mul(2)).await;
+    let reserved = reserved.map_err(|error| {
+        Error::new(
+            error.kind(),
+            "an entry that was encrypted at once is too long to be decrypted; raise whole_bytes",
         )
-        .with("bytes", stored.len()));
-    }
+        .with("bytes", stored.len())
+        .with_source(error)
+    })?;
     let bytes = match stored.contiguous() {
         Some(bytes) => bytes.clone(),
         None => stored.read(0..stored.len()).await?,
@@ -71,12 +71,14 @@ pub(super) async fn open(
             .unwrap_or_else(|shared| shared[..].into());
         let payload = keys.open(described.fingerprint, &context, &mut sealed)?;
         let head = described.plain.encode_aligned(64, CHECKSUM_BYTES)?;
-        aligned_bytes(head.len() + payload.len(), |memory| {
+        let plain = aligned_bytes(head.len() + payload.len(), |memory| {
             let (start, rest) = memory.split_at_mut(head.len());
             start.copy_from_slice(&head);
             rest.copy_from_slice(payload);
             Ok::<_, Error>(())
-        })
+        });
+        drop((sealed, reserved));
+        plain
     });
     Ok(Arc::new(Opened {
         plain: MemoryEntry::new(plain.await?),

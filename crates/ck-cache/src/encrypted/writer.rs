@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use ck_core::{
     BoxFuture, EntryWriter, Error, ErrorKind, Key, Outcome, Rejection, Result, WriteMode,
-    WriteOptions, offload,
+    WriteOptions, complete, offload,
 };
 use ck_crypto::{ChunkSealer, TAG_BYTES, new_salt};
 use ck_frame::{Envelope, Probe};
@@ -32,6 +32,8 @@ pub(super) async fn create(
         .size_hint
         .is_some_and(|bytes| bytes > shared.options.chunked_above());
     if is_long && let ControlFlow::Break(rejection) = writer.begin().await? {
+        // Some stores remove what is there when they refuse what is to replace it.
+        shared.changed(key);
         return Ok(ControlFlow::Break(rejection));
     }
     Ok(ControlFlow::Continue(Box::new(writer)))
@@ -54,7 +56,7 @@ pub(super) async fn put(
             parts: body,
             bytes: entry_len,
         };
-        return writer.publish(head).await;
+        return complete(writer.publish(head)).await;
     }
     let mut writer = match create(shared, key, options).await? {
         ControlFlow::Continue(writer) => writer,
@@ -223,11 +225,17 @@ impl Writer {
 
 impl EntryWriter for Writer {
     fn write(&mut self, parts: Vec<Bytes>) -> BoxFuture<'_, Result<ControlFlow<Rejection>>> {
-        Box::pin(self.append(parts))
+        Box::pin(async move {
+            let flow = self.append(parts).await?;
+            if flow.is_break() {
+                self.shared.changed(&self.key);
+            }
+            Ok(flow)
+        })
     }
 
     fn commit(self: Box<Self>, head: Bytes) -> BoxFuture<'static, Result<Outcome>> {
-        Box::pin(self.publish(head))
+        Box::pin(complete(self.publish(head)))
     }
 }
 

@@ -10,7 +10,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use super::support::{Fixture, in_chunks, pattern, put, read};
 
 /// Flips each bit of the entry under `key` in turn; none of them may be read.
-fn no_flip_is_read(fixture: &Fixture, key: &str) {
+pub(crate) fn no_flip_is_read(fixture: &Fixture, key: &str) {
     let good = fixture.stored(key);
     let plain = read(&fixture.store, key).unwrap();
     let mut bytes = good.clone();

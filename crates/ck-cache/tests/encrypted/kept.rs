@@ -127,7 +127,7 @@ fn what_is_tampered_with_is_not_kept() {
 }
 
 #[test]
-fn what_others_change_is_seen_after_a_while_and_numbers_of_namespaces_at_once() {
+fn what_others_change_is_seen_after_a_while() {
     let server = RedisServer::start();
     let open = || {
         let raw = open_store(&server.url()).unwrap();
@@ -147,7 +147,14 @@ fn what_others_change_is_seen_after_a_while_and_numbers_of_namespaces_at_once() 
         .unwrap();
     std::thread::sleep(Duration::from_millis(400));
     assert_eq!(two.get_bytes("key").unwrap().unwrap(), "new");
+}
 
+#[test]
+fn numbers_of_namespaces_are_not_kept() {
+    let server = RedisServer::start();
+    let open = || cache(&kept(open_store(&server.url()).unwrap(), 1 << 20));
+    let (one, two) = (open(), open());
+    let options = PutOptions::new();
     let space = one.namespace("space");
     space
         .put_bytes("key", "old", &options)
@@ -159,7 +166,29 @@ fn what_others_change_is_seen_after_a_while_and_numbers_of_namespaces_at_once() 
         "old"
     );
     space.invalidate().unwrap();
-    assert_eq!(open().namespace("space").get_bytes("key").unwrap(), None);
+    // A namespace asks for its number again after a second; entries are kept for a minute.
+    std::thread::sleep(Duration::from_millis(1_200));
+    assert_eq!(two.namespace("space").get_bytes("key").unwrap(), None);
+}
+
+#[test]
+fn what_is_mapped_or_too_long_is_not_kept() {
+    for (mode, bytes, is_kept) in [
+        (ReadMode::Pread, 400_000, true),
+        (ReadMode::Mapped, 400_000, false),
+        // Short enough for the store to have it in one piece.
+        (ReadMode::Pread, 100_000, true),
+        (ReadMode::Mapped, 100_000, true),
+        (ReadMode::Pread, 600_000, false),
+    ] {
+        let fixture = Fixture::reading(in_chunks(), mode);
+        let store = kept(Arc::clone(&fixture.raw), 2 << 20);
+        put(&store, "key", b"head", &pattern(1, bytes));
+        assert!(read(&store, "key").is_some());
+        assert!(block_on(fixture.raw.remove(&Key::new("key"))).unwrap());
+        let found = read(&store, "key").is_some();
+        assert_eq!(found, is_kept, "{bytes} bytes, {mode:?}");
+    }
 }
 
 #[test]

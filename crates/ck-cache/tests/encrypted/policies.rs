@@ -72,6 +72,11 @@ fn forgeries() -> Vec<(&'static str, Fixture, bool)> {
         changed.forge("key", &bytes);
         all.push(("changed", changed, true));
 
+        let cut = new();
+        let bytes = cut.stored("key");
+        cut.forge("key", &bytes[..bytes.len() - 10]);
+        all.push(("cut", cut, true));
+
         let stripped = new();
         let bytes = stripped.stored("key");
         let header = 7 + u32::from_be_bytes(bytes[3..7].try_into().unwrap()) as usize;
@@ -269,5 +274,39 @@ fn an_entry_under_a_prefix_belongs_there() {
         );
         block_on(moved).unwrap().stored().unwrap();
         assert_eq!(read(&store("other:"), "key"), None);
+    }
+}
+
+#[test]
+fn what_cannot_be_read_gets_no_other_time_to_live() {
+    for (what, fixture, _) in forgeries() {
+        let before = fixture.find("key");
+        let cache = fixture.cache();
+        let ttl = Some(std::time::Duration::from_secs(60));
+        assert!(!cache.touch("key", ttl).unwrap(), "{what}");
+        assert!(!cache.expire("key").unwrap(), "{what}");
+        assert_eq!(fixture.find("key"), before, "{what}");
+    }
+}
+
+#[test]
+fn an_entry_that_needs_more_memory_than_there_is_for_whole_ones_is_not_read() {
+    let fixture = Fixture::new(EncryptionOptions::new());
+    let put = fixture
+        .cache()
+        .put_table("key", small_table(1), &PutOptions::new());
+    put.unwrap().stored().unwrap();
+    let stored = fixture.stored("key").len() as u64;
+    for (bytes, is_read) in [(2 * stored, true), (2 * stored - 1, false)] {
+        let options = EncryptionOptions::new().with_whole_bytes(bytes);
+        let cache = cache(&fixture.with(keys(1, &[], TENANT), options));
+        match cache.get_table("key") {
+            Ok(found) => assert!(is_read && found.is_some()),
+            Err(error) => {
+                assert!(!is_read, "{error}");
+                assert_eq!(error.kind(), ErrorKind::TooLarge);
+                assert!(error.to_string().contains("whole_bytes"), "{error}");
+            }
+        }
     }
 }

@@ -52,6 +52,10 @@ fn all(cache: &Cache) -> Result<(), Failure> {
         found.unknown.len(),
     );
     match found.damaged.len() as u64 {
+        0 if found.intact == 0 && !found.unknown.is_empty() => Err(Failure::new(
+            Status::Other,
+            "none of the entries can be checked: name them with ck verify KEY",
+        )),
         0 => Ok(()),
         damaged => Err(Failure::new(
             Status::Corrupt,
