@@ -58,7 +58,7 @@ const MOST_THREADS: usize = 128;
 /// so each operation with a deadline runs on a thread of the guard, which is used again; there are at
 /// most 128.
 ///
-/// What opens entries by reading all of them, such as [`Encrypted`](crate::Encrypted), belongs around a guard, not into it:
+/// What opens entries by reading all of them, such as an `Encrypted` store, belongs around a guard, not into it:
 /// an open has the deadline of a small question.
 ///
 /// # Examples
