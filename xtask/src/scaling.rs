@@ -117,7 +117,8 @@ Points are medians of warm repetitions. What is called *bare* and drawn dashed i
 plain calls of the file system, arrow-ipc or a hash map: the machine's own share. The rule is in
 `benches/own/src/scaling/fit.rs`: from one point to the next, a factor of ten in the work at most, the time per unit of
 work may grow by a factor of 2, and over all points from the second on time may grow as the 1.1th power of the work;
-where a bare curve grows faster, so may ours, by as much. Servers run on the same machine and share its processors.
+over the few points of tasks side by side it may grow by a factor of 1.5 from any point to any other. Where a bare curve
+grows faster, so may ours, by as much. Servers run on the same machine and share its processors.
 ";
 
 const FIGURES: &[Figure] = &[
