@@ -110,6 +110,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             notes.extend(verdict.notes);
         }
     }
+    failures.extend(closure::intruders_of_command(&closure_of_command()?));
     println!("\n{}", table.text());
     report::summary("Size of a minimal program per crate", &table);
     if reason.is_some() {
@@ -135,6 +136,26 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     let advice =
         "; what is meant to be goes into the baseline with `cargo xtask size --bless REASON`";
     Err(crate::list(advice, &failures))
+}
+
+/// Every other crate that is compiled for the command, whose size nobody counts.
+fn closure_of_command() -> Result<Vec<String>> {
+    let tree = tree(Cmd::cargo().arg("tree"), closure::COMMAND)
+        .arg("--all-features")
+        .output()?;
+    Ok(closure::parse(&tree, &[closure::COMMAND]))
+}
+
+/// What `cargo tree`, given as `cargo`, is asked for a package.
+fn tree(cargo: Cmd, package: &str) -> Cmd {
+    cargo.args(["--package", package]).args([
+        "--edges",
+        "normal,build",
+        "--prefix",
+        "none",
+        "--format",
+        "{p}",
+    ])
 }
 
 /// The compiler's version and platform, which sizes depend on.
@@ -221,18 +242,7 @@ impl Programs {
     /// Every other crate that is compiled for a program.
     fn closure(&self, program: &Program) -> Result<Vec<String>> {
         let binary = binary(&program.name);
-        let tree = self
-            .cargo("tree")
-            .args([
-                "--package",
-                &binary,
-                "--edges",
-                "normal,build",
-                "--prefix",
-                "none",
-            ])
-            .args(["--format", "{p}"])
-            .output()?;
+        let tree = tree(self.cargo("tree"), &binary).output()?;
         Ok(closure::parse(&tree, &[&binary, &program.library]))
     }
 
@@ -288,6 +298,13 @@ mod tests {
             let name = program.name;
             assert!(baseline.entries.contains_key(&name), "{name}");
         }
+    }
+
+    #[test]
+    fn the_crates_of_the_command_are_known_and_allowed() {
+        let crates = closure_of_command().unwrap();
+        assert!(crates.iter().any(|entry| entry.starts_with("clap ")));
+        assert_eq!(closure::intruders_of_command(&crates), [""; 0]);
     }
 
     #[test]

@@ -9,12 +9,15 @@ struct Absence {
     reason: &'static str,
 }
 
+/// Nothing of ours has it, the command neither.
+const NO_OPENSSL: Absence = Absence {
+    under: &[],
+    names: &["openssl", "openssl-*", "native-tls", "foreign-types"],
+    reason: "no system library; TLS is rustls where it is needed",
+};
+
 const ABSENCES: &[Absence] = &[
-    Absence {
-        under: &[],
-        names: &["openssl", "openssl-*", "native-tls", "foreign-types"],
-        reason: "no system library; TLS is rustls where it is needed",
-    },
+    NO_OPENSSL,
     Absence {
         under: &[],
         names: &[
@@ -57,12 +60,20 @@ const ABSENCES: &[Absence] = &[
         reason: "the standard library or a few lines do",
     },
     Absence {
-        under: &["ck-core", "ck-frame", "ck-backend-file"],
+        under: &[
+            "ck-core",
+            "ck-frame",
+            "ck-l1",
+            "ck-crypto",
+            "ck-backend-file",
+            "ck-backend-redis",
+            "ck-backend-memcached",
+        ],
         names: &["arrow-*", "flatbuffers", "lz4_flex", "zstd*"],
         reason: "knows bytes, not tables",
     },
     Absence {
-        under: &["ck-core", "ck-frame", "ck-arrow"],
+        under: &["ck-core", "ck-frame", "ck-arrow", "ck-l1", "ck-crypto"],
         names: &[
             "tokio*",
             "futures",
@@ -70,10 +81,10 @@ const ABSENCES: &[Absence] = &[
             "futures-executor",
             "async-*",
         ],
-        reason: "runs under any executor, and encodes without one",
+        reason: "runs under any executor, and works without one",
     },
     Absence {
-        under: &["ck-core", "ck-frame", "ck-arrow"],
+        under: &["ck-core", "ck-frame", "ck-arrow", "ck-l1", "ck-crypto"],
         names: &["rustix", "memmap2", "socket2", "mio"],
         reason: "opens no file and no socket",
     },
@@ -87,7 +98,7 @@ const ABSENCES: &[Absence] = &[
 /// What programs may bring all the same, with the reason.
 const EXCEPTIONS: &[(&[&str], &str, &str)] = &[
     (
-        &["ck-backend-redis", "ck-cache-all"],
+        &["ck-backend-redis", "ck-cache-all", COMMAND],
         "openssl-probe",
         "rustls-native-certs finds the system's certificates with it; it links nothing",
     ),
@@ -103,20 +114,35 @@ const EXCEPTIONS: &[(&[&str], &str, &str)] = &[
     ),
 ];
 
+/// The package of the command `ck`.
+pub(super) const COMMAND: &str = "ck-cli";
+
 /// The crates of `closure` that must stay out of a program for `library`.
 pub(super) fn intruders(program: &str, library: &str, closure: &[String]) -> Vec<String> {
     let rules = ABSENCES
         .iter()
         .filter(|rule| rule.under.is_empty() || rule.under.contains(&library));
     rules
-        .flat_map(|rule| {
-            let found = closure
-                .iter()
-                .filter(|entry| rule.names.iter().any(|names| matches(names, entry)))
-                .filter(|entry| !is_excepted(program, entry));
-            found.map(|entry| format!("{program}: {entry} must stay out: {}", rule.reason))
-        })
+        .flat_map(|rule| rule.broken(program, closure))
         .collect()
+}
+
+/// The crates of `closure` that must stay out of the command, which has what programs have and libraries have not.
+pub(super) fn intruders_of_command(closure: &[String]) -> Vec<String> {
+    NO_OPENSSL.broken(COMMAND, closure)
+}
+
+impl Absence {
+    /// What there is in `closure`, the crates of `program`, although it must not be.
+    fn broken(&self, program: &str, closure: &[String]) -> Vec<String> {
+        let found = closure
+            .iter()
+            .filter(|entry| self.names.iter().any(|names| matches(names, entry)))
+            .filter(|entry| !is_excepted(program, entry));
+        found
+            .map(|entry| format!("{program}: {entry} must stay out: {}", self.reason))
+            .collect()
+    }
 }
 
 fn is_excepted(program: &str, entry: &str) -> bool {
@@ -198,17 +224,49 @@ mod tests {
     }
 
     #[test]
-    fn every_rule_can_fail() {
+    fn every_rule_can_fail_wherever_it_holds() {
         for rule in ABSENCES {
-            let under = rule.under.first().copied().unwrap_or("ck-cache");
-            for names in rule.names {
+            let everywhere: &[_] = if rule.under.is_empty() {
+                &["ck-cache"]
+            } else {
+                rule.under
+            };
+            for (under, names) in everywhere
+                .iter()
+                .flat_map(|under| rule.names.iter().map(move |names| (under, names)))
+            {
                 let entry = format!("{} 1", names.replace('*', "x"));
                 assert_eq!(
                     intruders(under, under, std::slice::from_ref(&entry)).len(),
                     1,
-                    "{entry}"
+                    "{under}: {entry}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn what_knows_no_tables_has_no_arrow() {
+        let arrow = ["arrow-buffer 60".to_owned()];
+        for library in [
+            "ck-l1",
+            "ck-crypto",
+            "ck-backend-file",
+            "ck-backend-redis",
+            "ck-backend-memcached",
+        ] {
+            assert_eq!(intruders(library, library, &arrow).len(), 1, "{library}");
+        }
+    }
+
+    #[test]
+    fn the_command_has_no_openssl_and_what_programs_have() {
+        let closure = ["clap 4", "openssl-probe 0.2", "parquet 60"].map(str::to_owned);
+        assert_eq!(intruders_of_command(&closure), [""; 0]);
+        for name in NO_OPENSSL.names {
+            let entry = format!("{} 1", name.replace('*', "sys"));
+            let found = intruders_of_command(std::slice::from_ref(&entry));
+            assert_eq!(found.len(), 1, "{entry}");
         }
     }
 }
