@@ -31,7 +31,8 @@ pub(crate) fn run(suite: &mut Suite) -> Result<()> {
     }
     file(suite, &counts)?;
     process(suite, &counts)?;
-    redis(suite, &counts)
+    server(suite, "entries-redis", Kind::Redis, &counts)?;
+    server(suite, "entries-memcached", Kind::Memcached, &counts)
 }
 
 /// What has entries by number.
@@ -125,14 +126,15 @@ fn process(suite: &mut Suite, counts: &[u64]) -> Result<()> {
     Ok(())
 }
 
-fn redis(suite: &mut Suite, counts: &[u64]) -> Result<()> {
-    let server = Store::start(Kind::Redis, 0)?;
+/// A server with room for all of them: a million takes some hundred bytes each.
+fn server(suite: &mut Suite, chart: &str, kind: Kind, counts: &[u64]) -> Result<()> {
+    let server = Store::start(kind, 1 << 30)?;
     let mut store = Stored(Arc::clone(server.backend()));
     let mut held = Held::default();
     for &count in counts {
         let new = held.grow(count);
         put_together(&store, new)?;
-        operations(suite, "entries-redis", "", &mut store, &mut held, count)?;
+        operations(suite, chart, "", &mut store, &mut held, count)?;
     }
     Ok(())
 }

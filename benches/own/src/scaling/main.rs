@@ -1,8 +1,8 @@
 //! How time grows with the work: `cargo run --release -p own --bin scaling -- [--quick] [--json] [--only NAME] [--dir DIR]`.
 //!
 //! Four suites: `concurrency`, `entries`, `columns` and `values`. Each prints points of curves: the work, and the
-//! median of the times that it took. A curve that grows faster than its work is a failure: see `fit.rs` for the
-//! rule. Nothing else should run meanwhile.
+//! median of the times that it took. A curve that grows faster than its work is a failure: the rule is the
+//! package `growth`. Nothing else should run meanwhile.
 //!
 //! The directory with up to a million entries is in memory (5 GB), unless DIR is given: how long a disk takes to
 //! remove files that it has written depends on the disk and on what others do with it.
@@ -10,7 +10,6 @@
 mod columns;
 mod concurrency;
 mod entries;
-mod fit;
 mod suite;
 mod values;
 

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 ///
 /// A curve too short for a slope has nothing else to be judged by: there this is what a decade may cost, and a part of
 /// it is allowed that much less.
-pub(crate) const STEP: f64 = 2.0;
+pub const STEP: f64 = 2.0;
 
 /// What is allowed all the same to points that are close together. Tasks that share a processor for the first time
 /// cost up to 1.36 times as much on curves that are linear otherwise; quadratic time grows by 2 when work doubles.
@@ -16,20 +16,21 @@ const NOISE: f64 = 1.5;
 
 /// From the second point on, time may grow as this power of the work, fitted over all points; more where the
 /// control does.
-pub(crate) const SLOPE: f64 = 1.1;
+pub const SLOPE: f64 = 1.1;
 
 /// The slope of a shorter stretch is the noise of its ends. Within it, each point is compared with all others.
 const LEAST_SPAN: f64 = 10.0;
 
 /// Some work, and the seconds that it took.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Point {
-    pub(crate) work: f64,
-    pub(crate) seconds: f64,
+pub struct Point {
+    pub work: f64,
+    pub seconds: f64,
 }
 
 /// In what the curve grows faster than its work, beyond what the control, measured at the same work, does.
-pub(crate) fn problems(curve: &[Point], control: Option<&[Point]>) -> Vec<String> {
+#[must_use]
+pub fn problems(curve: &[Point], control: Option<&[Point]>) -> Vec<String> {
     let slope_of_curve = slope(curve);
     let allowed = match slope_of_curve {
         Some(_) => |_| STEP,
@@ -84,6 +85,24 @@ fn of_short(ratio: f64) -> f64 {
     STEP.powf(ratio.log10()).clamp(NOISE, STEP)
 }
 
+/// By what time per unit of work grows from the first point of a curve to the last, in words; an error when that is
+/// more than `most`, which is promised whatever the machine's share. Nothing for curves that were not measured.
+///
+/// # Errors
+///
+/// The words, when the promise is broken.
+pub fn promise(curve: &[Point], most: f64) -> Option<Result<String, String>> {
+    let [first, .., last] = curve else {
+        return None;
+    };
+    let growth = growth(curve);
+    let words = format!(
+        "at {} {growth:.2} times what it takes at {}; {most} is promised",
+        last.work, first.work
+    );
+    Some(if growth > most { Err(words) } else { Ok(words) })
+}
+
 /// By what time per unit of work grows from the first point to the last.
 fn growth(points: &[Point]) -> f64 {
     let cost = |point: &Point| point.seconds / point.work;
@@ -94,7 +113,8 @@ fn growth(points: &[Point]) -> f64 {
 }
 
 /// The power of the work as which time grows from the second point on: least squares of the logarithms.
-pub(crate) fn slope(curve: &[Point]) -> Option<f64> {
+#[must_use]
+pub fn slope(curve: &[Point]) -> Option<f64> {
     let points = curve.get(1..)?;
     if points.last()?.work < LEAST_SPAN * points.first()?.work {
         return None;
@@ -140,7 +160,13 @@ mod tests {
 
     #[test]
     fn noise_of_a_fifth_passes() {
-        let noisy = |n: f64| n * if n.log10() as u32 % 2 == 0 { 1.2 } else { 1.0 };
+        let noisy = |n: f64| {
+            n * if (n.log10() as u32).is_multiple_of(2) {
+                1.2
+            } else {
+                1.0
+            }
+        };
         assert!(problems(&curve(noisy), None).is_empty());
     }
 
@@ -178,6 +204,24 @@ mod tests {
         assert!(!problems(&curve(|n| n.powf(1.7)), Some(&control)).is_empty());
         // A control that gets cheaper by the unit takes nothing away.
         assert!(problems(&curve(|n| n), Some(&curve(|n| n.sqrt()))).is_empty());
+    }
+
+    #[test]
+    fn promises_are_of_the_last_point_beside_the_first() {
+        let puts = |last: f64| {
+            let each = [(1e3, 10e-6), (1e5, 30e-6), (1e6, last)];
+            each.map(|(work, each)| Point {
+                work,
+                seconds: work * each,
+            })
+        };
+        assert!(promise(&puts(14.9e-6), 1.5).unwrap().is_ok());
+        let broken = promise(&puts(15.1e-6), 1.5).unwrap().unwrap_err();
+        assert_eq!(
+            broken,
+            "at 1000000 1.51 times what it takes at 1000; 1.5 is promised"
+        );
+        assert_eq!(promise(&[], 1.5), None);
     }
 
     /// One, two and four tasks: the seconds that all of them take.
