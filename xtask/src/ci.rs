@@ -2,12 +2,12 @@ use std::time::{Duration, Instant};
 
 use crate::cmd::Cmd;
 use crate::report::Table;
-use crate::workspace::Metadata;
+use crate::workspace::{Metadata, root};
 use crate::{Result, interop, memtest, size, test, tidy, unknown_argument};
 
 pub(crate) const USAGE: &str = "ci
     What `.ci/run` runs: format, lints, documentation, each library crate alone without features,
-    test, tidy, size, memtest --quick --dev and interop. All of them run, even after a failure.
+    the benchmarks' own checks, test, tidy, size, memtest --quick --dev and interop. All of them run, even after a failure.
 ";
 
 type Step = (&'static str, fn() -> Result<()>);
@@ -36,6 +36,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         ("clippy", clippy),
         ("doc", doc),
         ("alone", alone),
+        ("benches", benches),
     ];
     let after: &[Step] = &[
         ("tidy", || tidy::run(&[])),
@@ -112,6 +113,19 @@ fn alone() -> Result<()> {
             .run()?;
     }
     Ok(())
+}
+
+/// What measures is a workspace of its own, which the other steps do not see. Everything in it compiles, and the
+/// rule that judges curves can fail. Nothing is measured, so nothing is optimised, and hardly anything built.
+fn benches() -> Result<()> {
+    let cargo = || Cmd::cargo().dir(root().join("benches"));
+    // Without --all, which would format the crates outside of it that it depends on.
+    cargo().args(["fmt", "--check"]).run()?;
+    cargo()
+        .args(["clippy", "--workspace", "--bins", "--tests", "--benches"])
+        .args(["--", "-D", "warnings"])
+        .run()?;
+    cargo().args(["test", "--package", "growth"]).run()
 }
 
 /// Installs a component of the toolchain when its cargo command is missing.

@@ -107,7 +107,7 @@ fn parts_of_put(kind: Kind, codec: Codec) -> Open {
 pub(super) fn get(kind: Kind, codec: Codec) -> Open {
     Box::new(move |scene| {
         let cache = encrypted_cache(scene, Durability::Fast)?;
-        put_table(&cache, &*scene.table(kind)?, codec)?;
+        put_table(&cache, &scene.table(kind)?, codec)?;
         Ok(Box::new(move || {
             Sample::timed(|| Ok(cache.get_table("table")?.ok_or("a miss")?))
         }))
@@ -118,7 +118,7 @@ pub(super) fn get(kind: Kind, codec: Codec) -> Open {
 fn parts_of_get(kind: Kind, codec: Codec) -> Open {
     Box::new(move |scene| {
         let cache = plain_cache(scene)?;
-        let stored = put_table(&cache, &*scene.table(kind)?, codec)?;
+        let stored = put_table(&cache, &scene.table(kind)?, codec)?;
         let mut bare = Bare::new()?;
         bare.seal(stored)?;
         Ok(Box::new(move || {
