@@ -561,9 +561,12 @@ fn flm_encode(kind: Kind, tensor: bool) -> Open {
 
 fn flm_decode(kind: Kind, tensor: bool) -> Open {
     Box::new(move |scene| {
-        let payload = Flm::aligned(&flm_value(scene, kind, tensor)?.to_bytes()?)?;
+        // Somewhere in memory, as it comes from a socket: bringing its value where it can be used is a part of the work.
+        let mut received = vec![0];
+        received.extend_from_slice(&flm_value(scene, kind, tensor)?.to_bytes()?);
+        let payload = Bytes::from(received).slice(1..);
         Ok(Box::new(move || {
-            Sample::timed(|| Ok(Flm::decode(&payload)?))
+            Sample::timed(|| Ok(Flm::decode(&Flm::aligned(&payload)?)?))
         }))
     })
 }
