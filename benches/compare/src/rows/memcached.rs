@@ -2,42 +2,62 @@
 
 use bytes::Bytes;
 use ck_backend_memcached::MemcachedBackend;
+use ck_cache::blocking::Cache;
 use ck_core::{Backend, Key, block_on};
 use ck_frame::Manifest;
 
-use super::redis::{get_bytes, key, pattern, put_bytes};
+use super::redis::{
+    HASHED_BY_US, TABLE, cache_at, entry_of, get_bytes, get_from, key, pattern, put_bytes, put_in,
+};
 use super::terms;
 use crate::Result;
+use crate::ipc::Codec;
 use crate::row::{Group, Open, Row, Sample};
 use crate::scene::Scene;
+use crate::tables::Kind;
 
 const SERVER: &str = "the server's memory";
 const NONE: &str = "off";
 
 pub(super) fn rows(scene: &Scene) -> Vec<Row> {
     let count = if scene.quick { 500 } else { 3_000 };
-    let row = |work: &str, peer: &str, ours, theirs| {
+    let row_of = |work: &str, peer: &str, verification, ours, theirs| {
         Row::new(
             Group::Network,
             work,
             peer,
-            terms(SERVER, NONE),
+            terms(SERVER, verification),
             ours,
             theirs,
         )
     };
+    let row = |work: &str, peer: &str, ours, theirs| row_of(work, peer, NONE, ours, theirs);
     let mut rows = vec![
         row(
             "memcached: put of a table's size",
             "set of the same chunks",
             put(),
-            bare_put(),
+            bare_put(chunks),
         ),
         row(
             "memcached: get of a table's size",
             "get of the same chunks",
             get(),
-            bare_get(),
+            bare_get(chunks),
+        ),
+        row_of(
+            "memcached: put none, numeric",
+            "set of the entry's chunks",
+            HASHED_BY_US,
+            put_table(),
+            bare_put(chunks_of_table),
+        ),
+        row_of(
+            "memcached: get none, numeric",
+            "get of the entry's chunks",
+            HASHED_BY_US,
+            get_table(),
+            bare_get(chunks_of_table),
         ),
     ];
     for (size, name) in [(1 << 10, "1 KiB"), (64 << 10, "64 KiB")] {
@@ -103,10 +123,41 @@ fn get() -> Open {
     })
 }
 
-/// The chunks that our store cuts an entry into, under names of the bare client's own.
-fn chunks(scene: &Scene, bare: &memcache::Client) -> Result<Vec<(String, Bytes)>> {
+fn cache(scene: &Scene) -> Result<Cache> {
+    cache_at(&scene.memcached()?.url())
+}
+
+fn put_table() -> Open {
+    // Room for the new one, as above.
+    Box::new(|scene| put_in(cache(scene)?, scene, Kind::Numeric, Codec::None, true))
+}
+
+fn get_table() -> Open {
+    Box::new(|scene| get_from(cache(scene)?, scene, Kind::Numeric, Codec::None, None))
+}
+
+/// Names of the bare client's own, and what is stored there.
+type Chunks = Vec<(String, Bytes)>;
+
+/// Makes the chunks that our store cuts an entry into.
+type Cut = fn(&Scene, &memcache::Client) -> Result<Chunks>;
+
+/// Those of bytes of a table's size.
+fn chunks(scene: &Scene, bare: &memcache::Client) -> Result<Chunks> {
     let (store, bytes, key) = (store(scene)?, pattern(scene.bytes()), Key::new("cut"));
     put_bytes(&store, &key, &bytes)?;
+    cut(&store, &key, bare, &bytes)
+}
+
+/// Those of an uncompressed table.
+fn chunks_of_table(scene: &Scene, bare: &memcache::Client) -> Result<Chunks> {
+    let cache = cache(scene)?;
+    let bytes = entry_of(&cache, scene)?;
+    cut(&**cache.backend()?, &Key::new(TABLE), bare, &bytes)
+}
+
+/// The chunks into which the entry, these bytes, was cut; it is removed.
+fn cut(store: &dyn Backend, key: &Key, bare: &memcache::Client, bytes: &Bytes) -> Result<Chunks> {
     let manifest: Vec<u8> = bare.get(key.as_str())?.ok_or("no such entry")?;
     let manifest = Manifest::decode(&manifest)?.ok_or("the entry is one item")?;
     let cut = (0..manifest.chunk_count()).map(|index| {
@@ -114,8 +165,8 @@ fn chunks(scene: &Scene, bare: &memcache::Client) -> Result<Vec<(String, Bytes)>
         let chunk = usize::try_from(chunk.start)?..usize::try_from(chunk.end)?;
         Ok((format!("bare:{index}"), bytes.slice(chunk)))
     });
-    let cut = cut.collect::<Result<Vec<_>>>()?;
-    block_on(store.remove(&key))?;
+    let cut = cut.collect::<Result<_>>()?;
+    block_on(store.remove(key))?;
     Ok(cut)
 }
 
@@ -126,10 +177,10 @@ fn write(bare: &memcache::Client, chunks: &[(String, Bytes)]) -> Result<()> {
     Ok(())
 }
 
-fn bare_put() -> Open {
-    Box::new(|scene| {
+fn bare_put(cut: Cut) -> Open {
+    Box::new(move |scene| {
         let bare = bare(scene)?;
-        let chunks = chunks(scene, &bare)?;
+        let chunks = cut(scene, &bare)?;
         Ok(Box::new(move || {
             for (name, _) in &chunks {
                 bare.delete(name)?;
@@ -139,10 +190,10 @@ fn bare_put() -> Open {
     })
 }
 
-fn bare_get() -> Open {
-    Box::new(|scene| {
+fn bare_get(cut: Cut) -> Open {
+    Box::new(move |scene| {
         let bare = bare(scene)?;
-        let chunks = chunks(scene, &bare)?;
+        let chunks = cut(scene, &bare)?;
         write(&bare, &chunks)?;
         Ok(Box::new(move || {
             Sample::timed(|| {

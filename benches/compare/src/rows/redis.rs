@@ -6,6 +6,7 @@ use std::rc::Rc;
 use arrow_buffer::Buffer;
 use bytes::Bytes;
 use ck_backend_redis::RedisBackend;
+use ck_cache::blocking::Cache;
 use ck_cache::{Verification, open_store};
 use ck_core::{Backend, Key, WriteOptions, block_on};
 use redis::aio::MultiplexedConnection;
@@ -14,13 +15,17 @@ use tokio::runtime::Runtime;
 use super::{local, terms};
 use crate::Result;
 use crate::ipc::{self, Codec, Proof};
-use crate::row::{Group, Open, Row, Sample};
+use crate::row::{Group, Open, Row, Sample, Side};
 use crate::scene::Scene;
 use crate::tables::{Kind, THREE};
 
 const SERVER: &str = "the server's memory";
 const NONE: &str = "off";
 const HASHED: &str = "xxh3 of all bytes";
+pub(super) const HASHED_BY_US: &str = "ours xxh3 of all bytes, the peer none";
+
+/// The key of tables.
+pub(super) const TABLE: &str = "table";
 
 /// What is written at a time, as the encoder gives it out.
 const PIECE: usize = 8 << 20;
@@ -65,6 +70,20 @@ pub(super) fn rows(scene: &Scene) -> Vec<Row> {
             NONE,
             get(Some(64 << 20)),
             bare_get(),
+        ),
+        row(
+            "Redis: put none, numeric",
+            "SET of the entry's bytes",
+            HASHED_BY_US,
+            put_table(Kind::Numeric, Codec::None),
+            bare_put_entry(),
+        ),
+        row(
+            "Redis: get none, numeric",
+            "GET of the entry's bytes",
+            HASHED_BY_US,
+            get_table(Kind::Numeric, Codec::None, None),
+            bare_get_entry(),
         ),
         row(
             "Redis: put zstd 3, lineitem",
@@ -222,6 +241,42 @@ fn bare_get() -> Open {
     })
 }
 
+/// What an uncompressed table becomes in a store: the bare client moves these bytes, ready-made.
+fn entry_bytes(scene: &Scene) -> Result<Bytes> {
+    let cache = cache(scene)?;
+    let bytes = entry_of(&cache, scene)?;
+    cache.remove(TABLE)?;
+    Ok(bytes)
+}
+
+/// The same of any cache, which keeps the entry.
+pub(super) fn entry_of(cache: &Cache, scene: &Scene) -> Result<Bytes> {
+    let table = scene.table(Kind::Numeric)?;
+    let source = ck_cache::Table::new(table[0].schema(), table.to_vec())?;
+    cache
+        .put_table(TABLE, source, &local::options(Codec::None))?
+        .stored()?;
+    get_bytes(&**cache.backend()?, &Key::new(TABLE))
+}
+
+fn bare_put_entry() -> Open {
+    Box::new(|scene| {
+        let (mut bare, bytes) = (Bare::connect(scene)?, entry_bytes(scene)?);
+        Ok(Box::new(move || {
+            let sample = Sample::timed(|| bare.set("bare", &bytes))?;
+            Ok(sample.stored(bytes.len() as u64))
+        }))
+    })
+}
+
+fn bare_get_entry() -> Open {
+    Box::new(|scene| {
+        let mut bare = Bare::connect(scene)?;
+        bare.set("bare", &entry_bytes(scene)?)?;
+        Ok(Box::new(move || Sample::timed(|| bare.get("bare"))))
+    })
+}
+
 fn small_put(size: usize, count: u64) -> Open {
     Box::new(move |scene| {
         let (store, value) = (store(scene, None)?, pattern(size));
@@ -273,8 +328,13 @@ pub(super) fn key(number: u64) -> Key {
     Key::new(format!("key {number}"))
 }
 
-fn cache(scene: &Scene) -> Result<ck_cache::blocking::Cache> {
-    let builder = ck_cache::Cache::builder(open_store(&scene.redis()?.url())?);
+fn cache(scene: &Scene) -> Result<Cache> {
+    cache_at(&scene.redis()?.url())
+}
+
+/// A cache that proves what it reads.
+pub(super) fn cache_at(url: &str) -> Result<Cache> {
+    let builder = ck_cache::Cache::builder(open_store(url)?);
     Ok(builder
         .verification(Verification::OnTouch)
         .build()
@@ -282,20 +342,32 @@ fn cache(scene: &Scene) -> Result<ck_cache::blocking::Cache> {
 }
 
 fn put_table(kind: Kind, codec: Codec) -> Open {
-    Box::new(move |scene| {
-        let (cache, table) = (cache(scene)?, scene.table(kind)?);
-        Ok(Box::new(move || {
-            let source = ck_cache::Table::new(table[0].schema(), table.to_vec())?;
-            let mut stored = 0;
-            let sample = Sample::timed(|| {
-                stored = cache
-                    .put_table("table", source, &local::options(codec))?
-                    .stored()?;
-                Ok(())
-            })?;
-            Ok(sample.stored(stored))
-        }))
-    })
+    Box::new(move |scene| put_in(cache(scene)?, scene, kind, codec, false))
+}
+
+/// Puts a table round by round; `removed` beforehand where there is no room for two.
+pub(super) fn put_in(
+    cache: Cache,
+    scene: &Scene,
+    kind: Kind,
+    codec: Codec,
+    removed: bool,
+) -> Result<Side> {
+    let table = scene.table(kind)?;
+    Ok(Box::new(move || {
+        if removed {
+            cache.remove(TABLE)?;
+        }
+        let source = ck_cache::Table::new(table[0].schema(), table.to_vec())?;
+        let mut stored = 0;
+        let sample = Sample::timed(|| {
+            stored = cache
+                .put_table(TABLE, source, &local::options(codec))?
+                .stored()?;
+            Ok(())
+        })?;
+        Ok(sample.stored(stored))
+    }))
 }
 
 fn bare_put_table(kind: Kind, codec: Codec) -> Open {
@@ -315,22 +387,31 @@ fn bare_put_table(kind: Kind, codec: Codec) -> Open {
 }
 
 fn get_table(kind: Kind, codec: Codec, columns: Option<&'static [usize]>) -> Open {
-    Box::new(move |scene| {
-        let (cache, table) = (cache(scene)?, scene.table(kind)?);
-        let source = ck_cache::Table::new(table[0].schema(), table.to_vec())?;
-        cache
-            .put_table("table", source, &local::options(codec))?
-            .stored()?;
-        Ok(Box::new(move || {
-            Sample::timed(|| {
-                let table = cache.open_table("table")?.ok_or("a miss")?;
-                Ok(match columns {
-                    Some(columns) => table.project(columns)?.read_all()?,
-                    None => table.read_all()?,
-                })
+    Box::new(move |scene| get_from(cache(scene)?, scene, kind, codec, columns))
+}
+
+/// Reads some columns of a table, or all of it, round by round.
+pub(super) fn get_from(
+    cache: Cache,
+    scene: &Scene,
+    kind: Kind,
+    codec: Codec,
+    columns: Option<&'static [usize]>,
+) -> Result<Side> {
+    let table = scene.table(kind)?;
+    let source = ck_cache::Table::new(table[0].schema(), table.to_vec())?;
+    cache
+        .put_table(TABLE, source, &local::options(codec))?
+        .stored()?;
+    Ok(Box::new(move || {
+        Sample::timed(|| {
+            let table = cache.open_table(TABLE)?.ok_or("a miss")?;
+            Ok(match columns {
+                Some(columns) => table.project(columns)?.read_all()?,
+                None => table.read_all()?,
             })
-        }))
-    })
+        })
+    }))
 }
 
 fn bare_get_table(
