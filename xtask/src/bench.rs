@@ -1,8 +1,10 @@
-//! The same work beside the peers: builds and runs `benches/compare`, and makes the page of its figures.
+//! The same work beside the peers: builds and runs `benches/compare` and a part of `benches/network-stores`, and makes
+//! the page of their figures.
 
 mod page;
 mod reasons;
 mod row;
+mod waiting;
 
 use self::reasons::Reasons;
 use self::row::Row;
@@ -34,30 +36,59 @@ struct Options {
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let options = Options::parse(args)?;
     let reasons = Reasons::parse(&read(&root().join(REASONS))?)?;
-    let path = target_dir().join("bench.jsonl");
-    let lines = if options.saved {
-        read(&path)?
-    } else {
+    if !options.saved {
         debian::servers()?;
-        measure(&options)?
-    };
-    if options.is_whole() && !options.saved {
+    }
+    let (mut about, mut rows, mut waits) = (None, Vec::new(), Vec::new());
+    if options.wants_rows() {
+        let lines = lines(&options, "bench.jsonl", options.is_whole(), measure)?;
+        let (of_run, of_lines) = row::parse(&lines)?;
+        (about, rows) = (Some(of_run), of_lines);
+        options.print(&lines, &table(&rows));
+    }
+    if options.wants_waits() {
+        let measure = |options: &Options| waiting::measure(options.quick);
+        let lines = lines(&options, "bench-waiting.jsonl", !options.quick, measure)?;
+        waits = waiting::parse(&lines)?;
+        options.print(&lines, &waiting::table(&waits));
+    }
+    if let (true, Some(about)) = (options.writes_page(), &about) {
+        page::write(about, &rows, &waits, &reasons)?;
+    }
+    // Whether they hold in the next run nobody knows: reasons are taken out by people.
+    let stale = reasons.stale(&rows, options.only.is_none());
+    for note in stale {
+        eprintln!("note: {note}");
+    }
+    let mut problems = reasons.missing(&rows);
+    problems.extend(waiting::problems(&waits));
+    verdict(&problems)
+}
+
+/// What is measured, or was and is kept in the file of this name.
+fn lines(
+    options: &Options,
+    name: &str,
+    is_kept: bool,
+    measure: impl FnOnce(&Options) -> Result<String>,
+) -> Result<String> {
+    let path = target_dir().join(name);
+    if options.saved {
+        return read(&path);
+    }
+    let lines = measure(options)?;
+    if is_kept {
         write(&path, &lines)?;
     }
-    if options.json {
-        print!("{lines}");
+    Ok(lines)
+}
+
+/// Fails, once all files are written.
+fn verdict(problems: &[String]) -> Result<()> {
+    if problems.is_empty() {
         return Ok(());
     }
-    let (about, rows) = row::parse(&lines)?;
-    println!("{}", table(&rows).text());
-    if options.writes_page() {
-        page::write(&about, &rows, &reasons)?;
-    }
-    let is_whole = options.only.is_none();
-    for problem in reasons.problems(&rows, is_whole) {
-        println!("{problem}");
-    }
-    Ok(())
+    Err(crate::list("", problems))
 }
 
 impl Options {
@@ -82,6 +113,26 @@ impl Options {
         Ok(options)
     }
 
+    /// Whether any rows are to be compared with peers.
+    fn wants_rows(&self) -> bool {
+        self.only.as_deref() != Some(waiting::NAME)
+    }
+
+    /// Whether small gets are to be timed beside transfers.
+    fn wants_waits(&self) -> bool {
+        self.only
+            .as_deref()
+            .is_none_or(|only| only == waiting::NAME)
+    }
+
+    fn print(&self, lines: &str, table: &Table) {
+        if self.json {
+            print!("{lines}");
+        } else {
+            println!("{}", table.text());
+        }
+    }
+
     /// Whether this is about everything, at full size.
     fn is_whole(&self) -> bool {
         !self.quick && self.only.is_none()
@@ -98,14 +149,12 @@ fn measure(options: &Options) -> Result<String> {
     let benches = root().join("benches");
     let requirements = benches.join("compare/requirements.txt");
     let python = python::environment(&requirements, &target_dir().join("bench-python"))?;
-    Cmd::cargo()
-        .args(["build", "--release", "--package", "compare"])
-        .dir(&benches)
-        .run()?;
     // On the file system of the checkout, which is rarely one in memory.
     let dir = target_dir().join("bench");
     std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-    let mut program = Cmd::new(benches.join("target/release/compare"))
+    let mut program = Cmd::cargo()
+        .dir(&benches)
+        .args(["run", "--release", "--package", "compare", "--"])
         .arg("--python")
         .arg(python)
         .arg("--dir")
@@ -164,11 +213,30 @@ mod tests {
     }
 
     #[test]
+    fn what_small_gets_wait_is_measured_with_everything_or_alone() {
+        let of = |args: &[&str]| {
+            let options = parse(args).unwrap();
+            (options.wants_rows(), options.wants_waits())
+        };
+        assert_eq!(of(&[]), (true, true));
+        assert_eq!(of(&["--quick"]), (true, true));
+        assert_eq!(of(&["--only", "files"]), (true, false));
+        assert_eq!(of(&["--only", "waiting"]), (false, true));
+    }
+
+    #[test]
     fn an_unknown_argument_is_refused() {
         assert!(parse(&["--fast"]).unwrap_err().contains("--fast"));
         assert!(parse(&["--only"]).unwrap_err().contains("pattern"));
         assert!(parse(&["--saved"]).unwrap().writes_page());
         assert!(parse(&["--saved", "--quick"]).is_err());
+    }
+
+    #[test]
+    fn problems_fail() {
+        assert_eq!(verdict(&[]), Ok(()));
+        let error = verdict(&["put has no reason".to_owned()]).unwrap_err();
+        assert!(error.contains("put has no reason"), "{error}");
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! In the folder `benches`:
 //!
-//! - `cargo run --release -p network-stores -- waiting-memcached [--mib N] [--rounds N]`, `waiting-redis`: what
-//!   small gets wait while a large entry is written or read, beside bare clients that do the same.
+//! - `cargo run --release -p network-stores -- waiting-memcached [--mib N] [--rounds N] [--json]`,
+//!   `waiting-redis`: what small gets wait while a large entry is written or read, beside bare clients that do the
+//!   same. `cargo xtask bench` runs a part of it, and keeps the bound.
 //! - `cargo run --release -p network-stores -- balance [--tb N]`: how full the servers of a fleet become, and
 //!   what is lost with one of them (a simulation; no servers are started).
 
@@ -30,6 +31,8 @@ mod error {
     }
 }
 
+use crate::waiting::Plan;
+
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Result<()> {
@@ -37,21 +40,30 @@ fn main() -> Result<()> {
     let what = arguments
         .next()
         .ok_or("waiting-memcached, waiting-redis or balance?")?;
-    let (mut mib, mut rounds, mut tb) = (None, 7, 10);
+    let mut plan = Plan {
+        mib: 1_024,
+        rounds: 7,
+        json: false,
+    };
+    let mut tb = 10;
     while let Some(name) = arguments.next() {
+        if name == "--json" {
+            plan.json = true;
+            continue;
+        }
         let value = arguments
             .next()
             .ok_or_else(|| format!("{name} needs a value"))?;
         match name.as_str() {
-            "--mib" => mib = Some(value.parse()?),
-            "--rounds" => rounds = value.parse()?,
+            "--mib" => plan.mib = value.parse()?,
+            "--rounds" => plan.rounds = value.parse()?,
             "--tb" => tb = value.parse()?,
             _ => return Err(format!("unknown option {name}").into()),
         }
     }
     match what.as_str() {
-        "waiting-memcached" => waiting::memcached(mib.unwrap_or(1_024), rounds),
-        "waiting-redis" => waiting::redis(mib.unwrap_or(1_024), rounds),
+        "waiting-memcached" => waiting::memcached(plan),
+        "waiting-redis" => waiting::redis(plan),
         "balance" => {
             balance::run(tb);
             Ok(())

@@ -7,6 +7,8 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::Result;
 use crate::series::{Series, time};
 
@@ -27,36 +29,80 @@ struct Side<'a> {
     loads: Vec<(&'static str, Work<'a>)>,
 }
 
+/// What is measured, and how it is told.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan {
+    /// The length of transfers.
+    pub(crate) mib: usize,
+    pub(crate) rounds: usize,
+    /// Lines of JSON for `cargo xtask bench`, of gets one after the other beside transfers alone.
+    pub(crate) json: bool,
+}
+
+/// What a get waits while something else goes on.
+struct Row {
+    get: &'static str,
+    beside: Option<&'static str>,
+    rounds: Vec<Series>,
+}
+
 /// One side after the other, alone and beside each of its loads; then again.
-fn run(sides: &[Side], mib: usize, rounds: usize) -> Result<()> {
+fn run(store: &str, sides: &[Side], plan: Plan) -> Result<()> {
+    if plan.json {
+        print_json(store, plan, &rows(sides, None, plan.rounds)?);
+        return Ok(());
+    }
     for pause in [None, Some(Duration::from_micros(500))] {
-        let mut rows: Vec<(String, Vec<Series>)> = Vec::new();
-        for _ in 0..rounds {
-            let mut row = 0;
-            let mut note = |name: String, series: Series| {
-                if rows.len() == row {
-                    rows.push((name, Vec::new()));
-                }
-                rows[row].1.push(series);
-                row += 1;
-            };
-            for Side { probe, loads } in sides {
-                let (kind, probe) = probe;
-                let gets = GETS / pause.map_or(1, |_| 10);
-                let alone = probe_until(probe, pause, |count| count == gets)?;
-                note(format!("{kind}, alone"), alone);
-                for (name, work) in loads {
-                    let beside = probe_beside(probe, pause, work)?;
-                    note(format!("{kind}, beside {name}"), beside);
-                }
-            }
-        }
-        print(pause, mib, rounds, &rows);
+        print(pause, plan, &rows(sides, pause, plan.rounds)?);
     }
     Ok(())
 }
 
-fn print(pause: Option<Duration>, mib: usize, rounds: usize, rows: &[(String, Vec<Series>)]) {
+fn rows(sides: &[Side], pause: Option<Duration>, rounds: usize) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for Side { probe, loads } in sides {
+        let besides = loads.iter().map(|(name, _)| Some(*name));
+        rows.extend([None].into_iter().chain(besides).map(|beside| Row {
+            get: probe.0,
+            beside,
+            rounds: Vec::new(),
+        }));
+    }
+    for _ in 0..rounds {
+        let mut rows = rows.iter_mut();
+        let mut note = |series| {
+            if let Some(row) = rows.next() {
+                row.rounds.push(series);
+            }
+        };
+        for Side { probe, loads } in sides {
+            let probe = &probe.1;
+            let gets = GETS / pause.map_or(1, |_| 10);
+            note(probe_until(probe, pause, |count| count == gets)?);
+            for (_, work) in loads {
+                note(probe_beside(probe, pause, work)?);
+            }
+        }
+    }
+    Ok(rows)
+}
+
+impl Row {
+    /// The time that so many percent of the gets take at most, of each round.
+    fn of_rounds(&self, percent: usize) -> Series {
+        let mut of_rounds = Series::default();
+        let each = self.rounds.iter().map(|one| one.percentile(percent));
+        each.for_each(|time| of_rounds.add(time));
+        of_rounds
+    }
+
+    fn gets(&self) -> usize {
+        self.rounds.iter().map(Series::len).sum()
+    }
+}
+
+fn print(pause: Option<Duration>, plan: Plan, rows: &[Row]) {
+    let Plan { mib, rounds, .. } = plan;
     let how = match pause {
         None => "one after the other".to_owned(),
         Some(pause) => format!("with {pause:?} between them"),
@@ -67,26 +113,46 @@ fn print(pause: Option<Duration>, mib: usize, rounds: usize, rows: &[(String, Ve
     println!("| work | gets | p50 | p99 | / alone | p99, quietest round | / alone |");
     println!("|---|---|---|---|---|---|---|");
     let mut alone = (Duration::ZERO, Duration::ZERO);
-    for (name, series) in rows {
-        let of_rounds = |percent| {
-            let mut of_rounds = Series::default();
-            series
-                .iter()
-                .for_each(|one| of_rounds.add(one.percentile(percent)));
-            of_rounds
-        };
+    for row in rows {
         // What else the machine does only adds.
-        let (p99, least) = (of_rounds(99).median(), of_rounds(99).percentile(0));
-        if name.ends_with("alone") {
-            alone = (p99, least);
-        }
+        let (p99, least) = (row.of_rounds(99).median(), row.of_rounds(99).percentile(0));
+        let name = match row.beside {
+            Some(load) => format!("{}, beside {load}", row.get),
+            None => {
+                alone = (p99, least);
+                format!("{}, alone", row.get)
+            }
+        };
         println!(
             "| {name} | {} | {:.0?} | {p99:.0?} | {:.1} | {least:.0?} | {:.1} |",
-            series.iter().map(Series::len).sum::<usize>(),
-            of_rounds(50).median(),
+            row.gets(),
+            row.of_rounds(50).median(),
             p99.as_secs_f64() / alone.0.as_secs_f64(),
             least.as_secs_f64() / alone.1.as_secs_f64()
         );
+    }
+}
+
+/// A line for each load: seconds, the medians of all rounds.
+fn print_json(store: &str, plan: Plan, rows: &[Row]) {
+    let p99 = |row: &Row| row.of_rounds(99).median().as_secs_f64();
+    let mut alone = 0.0;
+    for row in rows {
+        let Some(beside) = row.beside else {
+            alone = p99(row);
+            continue;
+        };
+        let line = json!({
+            "store": store,
+            "mib": plan.mib,
+            "rounds": plan.rounds,
+            "get": row.get,
+            "beside": beside,
+            "gets": row.gets(),
+            "alone": alone,
+            "p99": p99(row),
+        });
+        println!("{line}");
     }
 }
 
@@ -139,9 +205,12 @@ fn spin(threads: usize) -> Result<()> {
     Ok(())
 }
 
-/// Loads of a machine that is busy with something else.
-fn busy<'a>() -> [(&'static str, Work<'a>); 2] {
-    [
+/// Loads of a machine that is busy with something else; none where transfers alone are asked for.
+fn busy<'a>(plan: Plan) -> Vec<(&'static str, Work<'a>)> {
+    if plan.json {
+        return Vec::new();
+    }
+    vec![
         ("one busy processor", Box::new(|| spin(1))),
         ("two busy processors", Box::new(|| spin(2))),
     ]

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use super::reasons::{Measure, Reasons};
 use super::row::{self, About, Row};
+use super::waiting::{self, Wait};
 use crate::plot::{Axis, Bar, Bars, Unit};
 use crate::report::{self, Table};
 use crate::workspace::{read, root};
@@ -54,7 +55,7 @@ const CRATES: &[&str] = &[
     "redis",
 ];
 
-pub(super) fn write(about: &About, rows: &[Row], reasons: &Reasons) -> Result<()> {
+pub(super) fn write(about: &About, rows: &[Row], waits: &[Wait], reasons: &Reasons) -> Result<()> {
     let lock = read(&root().join("benches/Cargo.lock"))?;
     let docs = root().join("docs");
     for group in GROUPS {
@@ -62,11 +63,17 @@ pub(super) fn write(about: &About, rows: &[Row], reasons: &Reasons) -> Result<()
         bars.save(&docs.join(format!("plots/bench-{}.svg", group.name)))?;
     }
     memory(rows).save(&docs.join("plots/bench-memory.svg"))?;
-    let text = page(about, rows, reasons, &versions(&lock));
+    let text = page(about, rows, waits, reasons, &versions(&lock));
     workspace::write(&docs.join("benchmarks.md"), &text)
 }
 
-fn page(about: &About, rows: &[Row], reasons: &Reasons, crates: &[(String, String)]) -> String {
+fn page(
+    about: &About,
+    rows: &[Row],
+    waits: &[Wait],
+    reasons: &Reasons,
+    crates: &[(String, String)],
+) -> String {
     let mut text = HEAD
         .replace("{cores}", &about.cores.to_string())
         .replace("{file_system}", &about.file_system)
@@ -85,6 +92,7 @@ fn page(about: &About, rows: &[Row], reasons: &Reasons, crates: &[(String, Strin
             table(group, rows).markdown()
         );
     }
+    let _ = write!(text, "\n{}", waiting::section(waits));
     let _ = write!(text, "\n{MEMORY}\n{}", sizes(rows).markdown());
     let _ = write!(text, "\n{BETTER}\n{}", better(rows, reasons));
     text
@@ -116,6 +124,7 @@ numbers and, one in ten, short texts. Key mixes: objects of one size, twice as m
 - `cargo xtask bench`: everything, and this page. It installs the Python packages into `target/bench-python`.
 - `cargo xtask bench --quick`: smaller and shorter, on the terminal.
 - `cargo xtask bench --only 'cachekit'`: the rows with that in their names. `--json`: the seconds of every round.
+- `cargo xtask bench --only waiting`: what small gets wait beside large transfers.
 
 Crates: {crates}. Python packages: {packages}.
 ";
@@ -133,7 +142,8 @@ them. The servers' memory does not count.
 const BETTER: &str = "\
 ## Where a peer is faster
 
-Rows in which the peer is ahead in three of four rounds, stores fewer bytes, or needs less memory, and why.
+Rows in which the peer is ahead in three of four rounds, or by more than a tenth in the median, stores fewer bytes, or
+needs less memory, and why.
 ";
 
 /// `foyer` 0.22.6, ...
@@ -352,7 +362,9 @@ mod tests {
             row("slow", &[(2.0, 1.0)]),
             row("odd", &[(3.0, 1.0)]),
         ];
-        let text = page(&about(), &rows, &reasons, &[]);
+        let waits = [waiting::tests::wait("our get", 2.0)];
+        let text = page(&about(), &rows, &waits, &reasons, &[]);
+        assert!(text.contains("| Redis | our get | our put |"), "{text}");
         assert!(
             text.contains("2 cores, ext4. Tables of 256.0 MiB"),
             "{text}"

@@ -23,6 +23,9 @@ pub(super) enum Measure {
     Memory,
 }
 
+/// A median below this says enough, however much the rounds differ.
+const CLEARLY_SLOWER: f64 = 0.9;
+
 /// Memory within this of each other is the same: pages, pools and threads.
 const MEMORY_NOISE: u64 = 4 << 20;
 
@@ -58,9 +61,8 @@ impl Reasons {
         reasons.next().map(|reason| reason.why.as_str())
     }
 
-    /// Rows without a reason that they need, and reasons that no row needs. Reasons without a row count when
-    /// all rows are there.
-    pub(super) fn problems(&self, rows: &[Row], all: bool) -> Vec<String> {
+    /// Rows without a reason that they need.
+    pub(super) fn missing(&self, rows: &[Row]) -> Vec<String> {
         let mut problems = Vec::new();
         for row in rows {
             for measure in Measure::ALL {
@@ -74,6 +76,12 @@ impl Reasons {
                 }
             }
         }
+        problems
+    }
+
+    /// Reasons that no row needs, in these figures at least. Reasons without a row count when all rows are there.
+    pub(super) fn stale(&self, rows: &[Row], all: bool) -> Vec<String> {
+        let mut problems = Vec::new();
         for reason in &self.0 {
             let mut rows = rows
                 .iter()
@@ -128,11 +136,14 @@ impl Measure {
         }
     }
 
-    /// Whether the peer is better, beyond what chance does: three of four rounds, 2 % of the bytes, a tenth
-    /// and some pages of memory.
+    /// Whether the peer is better, beyond what chance does: in three of four rounds or by the median, 2 % of the
+    /// bytes, a tenth and some pages of memory.
     pub(super) fn is_worse(self, row: &Row) -> bool {
         match (self, row.stored, row.memory) {
-            (Self::Time, ..) => row.times_as_fast() < 1.0 && row.spread().1 < 1.0,
+            (Self::Time, ..) => {
+                let ratio = row.times_as_fast();
+                ratio < CLEARLY_SLOWER || (ratio < 1.0 && row.spread().1 < 1.0)
+            }
             (Self::Stored, [Some(ours), Some(theirs)], _) => ours > theirs + theirs / 50 + 4096,
             (Self::Memory, _, [Some(ours), Some(theirs)]) => {
                 ours > theirs + theirs / 10 + MEMORY_NOISE
@@ -205,25 +216,50 @@ mod tests {
     #[test]
     fn a_slower_row_needs_a_reason() {
         let none = Reasons(Vec::new());
-        let problems = none.problems(&[row("put", SLOWER)], true);
+        let problems = none.missing(&[row("put", SLOWER)]);
         assert_eq!(problems.len(), 1);
         assert!(
             problems[0].contains("put / a peer: the peer is 2.00 times as fast"),
             "{problems:?}"
         );
         assert_eq!(
-            reasons("files: put*", "time").problems(&[row("put", SLOWER)], true),
+            reasons("files: put*", "time").missing(&[row("put", SLOWER)]),
             [""; 0]
         );
         // The reason is of something else.
         assert_eq!(
             reasons("files: put*", "memory")
-                .problems(&[row("put", SLOWER)], true)
+                .missing(&[row("put", SLOWER)])
                 .len(),
             1
         );
         assert_eq!(
-            none.problems(&[row("put", FASTER), row("put", EVEN)], true),
+            none.missing(&[row("put", FASTER), row("put", EVEN)]),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn a_median_that_is_clearly_worse_needs_a_reason_however_much_rounds_differ() {
+        let none = Reasons(Vec::new());
+        let wild = |ours: f64| {
+            row(
+                "put",
+                &[
+                    (ours, 1.0),
+                    (ours, 1.0),
+                    (ours, 1.0),
+                    (0.5, 1.0),
+                    (0.5, 1.0),
+                ],
+            )
+        };
+        assert!(wild(1.2).spread().1 > 1.0);
+        assert_eq!(none.missing(&[wild(1.2)]).len(), 1);
+        assert_eq!(none.missing(&[wild(1.1)]), [""; 0]);
+        // And it is no reason to call one stale.
+        assert_eq!(
+            reasons("files: put*", "time").stale(&[wild(1.2)], true),
             [""; 0]
         );
     }
@@ -231,12 +267,12 @@ mod tests {
     #[test]
     fn a_reason_for_a_faster_row_is_stale() {
         let reasons = reasons("files: put*", "time");
-        let problems = reasons.problems(&[row("put", FASTER)], true);
+        let problems = reasons.stale(&[row("put", FASTER)], true);
         assert_eq!(problems.len(), 1);
         assert!(problems[0].contains("stale"), "{problems:?}");
-        assert_eq!(reasons.problems(&[row("put", EVEN)], true), [""; 0]);
+        assert_eq!(reasons.stale(&[row("put", EVEN)], true), [""; 0]);
         assert_eq!(
-            reasons.problems(&[row("put", FASTER), row("put b", SLOWER)], true),
+            reasons.stale(&[row("put", FASTER), row("put b", SLOWER)], true),
             [""; 0]
         );
     }
@@ -244,8 +280,8 @@ mod tests {
     #[test]
     fn a_reason_without_a_row_is_a_problem_when_all_rows_are_there() {
         let reasons = reasons("files: gone*", "time");
-        assert!(reasons.problems(&[row("put", FASTER)], true)[0].contains("no row"));
-        assert_eq!(reasons.problems(&[row("put", FASTER)], false), [""; 0]);
+        assert!(reasons.stale(&[row("put", FASTER)], true)[0].contains("no row"));
+        assert_eq!(reasons.stale(&[row("put", FASTER)], false), [""; 0]);
     }
 
     #[test]
@@ -254,11 +290,11 @@ mod tests {
         let mut larger = row("put", FASTER);
         larger.stored = [Some(1_100_000), Some(1_000_000)];
         larger.memory = [Some(20 << 20), Some(10 << 20)];
-        let problems = none.problems(&[larger.clone()], true);
+        let problems = none.missing(&[larger.clone()]);
         assert_eq!(problems.len(), 2, "{problems:?}");
         larger.stored = [Some(1_010_000), Some(1_000_000)];
         larger.memory = [Some(12 << 20), Some(10 << 20)];
-        assert_eq!(none.problems(&[larger], true), [""; 0]);
+        assert_eq!(none.missing(&[larger]), [""; 0]);
     }
 
     #[test]

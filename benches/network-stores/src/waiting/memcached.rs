@@ -2,11 +2,12 @@ use ck_backend_memcached::MemcachedBackend;
 use ck_core::{Backend, Key, block_on};
 use testkit::Memcached;
 
-use super::{Side, busy};
+use super::{Plan, Side, busy};
 use crate::Result;
 use crate::memcached::{bare, chunks, get, pattern, put, read, write};
 
-pub(crate) fn run(mib: usize, rounds: usize) -> Result<()> {
+pub(crate) fn run(plan: Plan) -> Result<()> {
+    let mib = plan.mib;
     let server = Memcached::start_with(&["-m", &(mib * 5 + 256).to_string()]);
     let store = MemcachedBackend::open([server.addr().to_string()])?;
     let (small, large) = (Key::new("small"), Key::new("large"));
@@ -30,7 +31,7 @@ pub(crate) fn run(mib: usize, rounds: usize) -> Result<()> {
             ("our get", Box::new(|| get(&store, &large).map(drop))),
         ],
     };
-    ours.loads.extend(busy());
+    ours.loads.extend(busy(plan));
     let mut theirs = Side {
         probe: (
             "bare get",
@@ -45,6 +46,6 @@ pub(crate) fn run(mib: usize, rounds: usize) -> Result<()> {
             ("bare get", Box::new(|| read(&mover, &cut).map(drop))),
         ],
     };
-    theirs.loads.extend(busy());
-    super::run(&[ours, theirs], mib, rounds)
+    theirs.loads.extend(busy(plan));
+    super::run("memcached", &[ours, theirs], plan)
 }

@@ -5,7 +5,7 @@ use redis::aio::MultiplexedConnection;
 use testkit::RedisServer;
 use tokio::runtime::{Builder, Runtime};
 
-use super::{Side, busy};
+use super::{Plan, Side, busy};
 use crate::Result;
 use crate::memcached::pattern;
 
@@ -18,7 +18,8 @@ const VALUE: usize = 256 << 20;
 /// The size of its chunks beyond that.
 const CHUNK: usize = 7 << 20;
 
-pub(crate) fn run(mib: usize, rounds: usize) -> Result<()> {
+pub(crate) fn run(plan: Plan) -> Result<()> {
+    let mib = plan.mib;
     let server = RedisServer::start();
     let store = RedisBackend::open(server.url())?;
     let bytes = pattern(mib << 20);
@@ -60,7 +61,7 @@ pub(crate) fn run(mib: usize, rounds: usize) -> Result<()> {
             ("our get of chunks", Box::new(|| get(&store, &large))),
         ],
     };
-    ours.loads.extend(busy());
+    ours.loads.extend(busy(plan));
 
     let (prober, mover) = (Bare::connect(&server)?, Bare::connect(&server)?);
     prober.set("bare:small", &bytes[..1 << 10])?;
@@ -73,8 +74,8 @@ pub(crate) fn run(mib: usize, rounds: usize) -> Result<()> {
             ("bare GET of chunks", Box::new(|| mover.get_all(&chunks))),
         ],
     };
-    theirs.loads.extend(busy());
-    super::run(&[ours, theirs], mib, rounds)
+    theirs.loads.extend(busy(plan));
+    super::run("Redis", &[ours, theirs], plan)
 }
 
 fn cut(bytes: &Bytes, len: usize) -> impl Iterator<Item = Bytes> {
