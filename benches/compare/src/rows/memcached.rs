@@ -7,7 +7,7 @@ use ck_core::{Backend, Key, block_on};
 use ck_frame::Manifest;
 
 use super::redis::{
-    HASHED_BY_US, TABLE, cache_at, entry_of, get_bytes, get_from, key, pattern, put_bytes, put_in,
+    CUT, HASHED_BY_US, cache_at, entry_of, get_bytes, get_from, key, pattern, put_bytes, put_in,
 };
 use super::terms;
 use crate::Result;
@@ -144,7 +144,7 @@ type Cut = fn(&Scene, &memcache::Client) -> Result<Chunks>;
 
 /// Those of bytes of a table's size.
 fn chunks(scene: &Scene, bare: &memcache::Client) -> Result<Chunks> {
-    let (store, bytes, key) = (store(scene)?, pattern(scene.bytes()), Key::new("cut"));
+    let (store, bytes, key) = (store(scene)?, pattern(scene.bytes()), Key::new(CUT));
     put_bytes(&store, &key, &bytes)?;
     cut(&store, &key, bare, &bytes)
 }
@@ -153,7 +153,7 @@ fn chunks(scene: &Scene, bare: &memcache::Client) -> Result<Chunks> {
 fn chunks_of_table(scene: &Scene, bare: &memcache::Client) -> Result<Chunks> {
     let cache = cache(scene)?;
     let bytes = entry_of(&cache, scene)?;
-    cut(&**cache.backend()?, &Key::new(TABLE), bare, &bytes)
+    cut(&**cache.backend()?, &Key::new(CUT), bare, &bytes)
 }
 
 /// The chunks into which the entry, these bytes, was cut; it is removed.

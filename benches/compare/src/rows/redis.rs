@@ -25,7 +25,10 @@ const HASHED: &str = "xxh3 of all bytes";
 pub(super) const HASHED_BY_US: &str = "ours xxh3 of all bytes, the peer none";
 
 /// The key of tables.
-pub(super) const TABLE: &str = "table";
+const TABLE: &str = "table";
+
+/// That of the entry whose bytes the bare client moves, which goes before the first round; ours stays.
+pub(super) const CUT: &str = "cut";
 
 /// What is written at a time, as the encoder gives it out.
 const PIECE: usize = 8 << 20;
@@ -245,7 +248,7 @@ fn bare_get() -> Open {
 fn entry_bytes(scene: &Scene) -> Result<Bytes> {
     let cache = cache(scene)?;
     let bytes = entry_of(&cache, scene)?;
-    cache.remove(TABLE)?;
+    cache.remove(CUT)?;
     Ok(bytes)
 }
 
@@ -254,9 +257,9 @@ pub(super) fn entry_of(cache: &Cache, scene: &Scene) -> Result<Bytes> {
     let table = scene.table(Kind::Numeric)?;
     let source = ck_cache::Table::new(table[0].schema(), table.to_vec())?;
     cache
-        .put_table(TABLE, source, &local::options(Codec::None))?
+        .put_table(CUT, source, &local::options(Codec::None))?
         .stored()?;
-    get_bytes(&**cache.backend()?, &Key::new(TABLE))
+    get_bytes(&**cache.backend()?, &Key::new(CUT))
 }
 
 fn bare_put_entry() -> Open {
