@@ -19,7 +19,7 @@ use crate::tables::{Kind, THREE};
 const HASHED: &str = "xxh3 of all bytes";
 const COLUMNS: &str = "xxh3 of the columns read";
 const PAGES: &str = "xxh3 of columns / CRC-32 of pages";
-const TAGGED: &str = "xxh3 and the tags of AES-256-GCM";
+const TAGGED: &str = "xxh3 and the tags of AES-256-GCM, with AES instructions";
 const NONE: &str = "off";
 
 pub(super) fn rows(scene: &Scene) -> Vec<Row> {
