@@ -86,12 +86,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
                 .map_or_else(|| "-".to_owned(), |(most, _)| most.to_string()),
             now.crates.len().to_string(),
         ]);
-        if let Some((most, reason)) = program.budget.filter(|(most, _)| now.bytes > *most) {
-            failures.push(format!(
-                "{name}: {} bytes, above its budget of {most}: {reason}",
-                now.bytes
-            ));
-        }
+        failures.extend(program.beyond_budget(now.bytes));
         report::metric(&format!("size.{name}"), now.bytes, "bytes");
         report::metric(&format!("crates.{name}"), now.crates.len(), "crates");
         failures.extend(closure::intruders(name, &program.library, &now.crates));
@@ -114,14 +109,10 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     println!("\n{}", table.text());
     report::summary("Size of a minimal program per crate", &table);
     if reason.is_some() {
-        new.entries
-            .retain(|name, _| all.iter().any(|program| &program.name == name));
+        new.entries.retain(|name, _| is_program(&all, name));
         write(&path, &new.text())?;
     } else {
-        failures.extend(old.entries.keys().filter_map(|name| {
-            let gone = !all.iter().any(|program| &program.name == name);
-            gone.then(|| format!("{name}: is in the baseline but is no program"))
-        }));
+        failures.extend(stale(&old, &all));
     }
     notes.iter().for_each(|note| println!("note: {note}"));
     if failures.is_empty() {
@@ -156,6 +147,19 @@ fn tree(cargo: Cmd, package: &str) -> Cmd {
         "--format",
         "{p}",
     ])
+    }
+
+    #[test]
+/// What the baseline has of programs that there are no longer.
+fn stale(baseline: &Baseline, all: &[Program]) -> Vec<String> {
+    let names = baseline.entries.keys();
+    let gone = names.filter(|name| !is_program(all, name));
+    gone.map(|name| format!("{name}: is in the baseline but is no program"))
+        .collect()
+}
+
+fn is_program(all: &[Program], name: &str) -> bool {
+    all.iter().any(|program| program.name == name)
 }
 
 /// The compiler's version and platform, which sizes depend on.
@@ -305,6 +309,26 @@ mod tests {
         let crates = closure_of_command().unwrap();
         assert!(crates.iter().any(|entry| entry.starts_with("clap ")));
         assert_eq!(closure::intruders_of_command(&crates), [""; 0]);
+    }
+
+    #[test]
+    fn a_baseline_of_a_program_that_is_gone_is_reported() {
+        let all = programs::all(&Metadata::load().unwrap());
+        let mut baseline = Baseline::default();
+        for name in [all[0].name.as_str(), "ck-gone"] {
+            baseline.entries.insert(
+                name.to_owned(),
+                Entry {
+                    bytes: 1,
+                    crates: Vec::new(),
+                    reason: "it was there".to_owned(),
+                },
+            );
+        }
+        assert_eq!(
+            stale(&baseline, &all),
+            ["ck-gone: is in the baseline but is no program"]
+        );
     }
 
     #[test]

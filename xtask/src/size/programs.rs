@@ -14,6 +14,17 @@ pub(super) struct Program {
     pub(super) budget: Option<(u64, &'static str)>,
 }
 
+impl Program {
+    /// What is wrong with a program of so many bytes, whatever its baseline.
+    pub(super) fn beyond_budget(&self, bytes: u64) -> Option<String> {
+        let (most, reason) = self.budget.filter(|(most, _)| bytes > *most)?;
+        let name = &self.name;
+        Some(format!(
+            "{name}: {bytes} bytes, above its budget of {most}: {reason}"
+        ))
+    }
+}
+
 /// Programs beside the one of each library crate with its default features.
 struct Choice {
     name: &'static str,
@@ -83,4 +94,30 @@ pub(super) fn all(metadata: &Metadata) -> Vec<Program> {
         budget: choice.budget,
     });
     own.chain(chosen).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_of_cached_tables_has_six_million_bytes_and_no_more() {
+        let all = all(&Metadata::load().unwrap());
+        let reader = all.iter().find(|one| one.name == "ck-cache-reader");
+        let reader = reader.unwrap();
+        assert_eq!(reader.features, Some(&["file", "redis"][..]));
+        assert_eq!(reader.beyond_budget(6_000_000), None);
+        let problem = reader.beyond_budget(6_000_001).unwrap();
+        assert!(
+            problem.contains("6000001 bytes, above its budget of 6000000"),
+            "{problem}"
+        );
+    }
+
+    #[test]
+    fn a_program_without_a_budget_is_never_beyond_it() {
+        let all = all(&Metadata::load().unwrap());
+        let free = all.iter().find(|one| one.budget.is_none()).unwrap();
+        assert_eq!(free.beyond_budget(u64::MAX), None);
+    }
 }
