@@ -26,8 +26,8 @@ pub(crate) const USAGE: &str =
     Measures the memory of each stage in a process of its own, and fails when a peak passes its
     ceiling in xtask/ceilings.toml or grows with the size. Without options: a diagonal through
     the matrix of stores, operations, codecs and sources, and all other stages, at 64 MiB, 256 MiB
-    and 1 GiB. --quick: without 1 GiB; --full: the whole matrix, and the same work by other systems
-    (alone: --peers); --huge: also 4 GiB. --case: only what PATTERN fits, or names it is part of,
+    and 1 GiB. --quick: without 1 GiB; --full: the whole matrix, how long opening takes, and the same work
+    by other systems (alone: --peers); --huge: also 4 GiB. --case: only what PATTERN fits, or names it is part of,
     out of the whole matrix. --dev: the programs as tests are built; nothing is saved. --json prints the figures, with memory over time, as lines of JSON.
     --report writes docs/memory.md and its pictures; --saved takes the figures of the last run, which
     are in target/memtest.jsonl (a run with --case adds to them), instead of measuring.
@@ -49,7 +49,10 @@ struct Options {
 
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let options = Options::parse(args)?;
-    let ceilings = Ceilings::parse(&read(&root().join("xtask/ceilings.toml"))?)?;
+    let mut ceilings = Ceilings::parse(&read(&root().join("xtask/ceilings.toml"))?)?;
+    if !options.judges_times() {
+        ceilings = ceilings.without_times();
+    }
     debian::servers()?;
     let programs = Programs::build(options.dev, options.peers && !options.saved)?;
     let cases = programs.cases()?;
@@ -145,6 +148,11 @@ impl Options {
         Ok(options)
     }
 
+    /// Only the run that takes an hour has a machine for itself; and what is built for tests is slower.
+    fn judges_times(&self) -> bool {
+        self.part == Part::Full && !self.dev
+    }
+
     fn choose(&self, case: &Case) -> bool {
         if case.part == Part::Peers && !self.peers {
             return false;
@@ -172,7 +180,7 @@ fn measure(
         for home in all.iter().filter(|case| case.after.is_none()) {
             let cases = chosen.iter().filter(|case| case.home() == home.name);
             let cases: Vec<_> = cases
-                .filter(|case| i == 0 || case.bytes.is_none())
+                .filter(|case| case.is_measured_at(size, i == 0))
                 .collect();
             let Some(first) = cases.first() else { continue };
             let bytes = home.bytes.unwrap_or(size);
@@ -259,7 +267,7 @@ fn remove(dir: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::ceilings::Check;
+    use super::ceilings::{Ceiling, Check};
     use super::*;
 
     fn parse(args: &[&str]) -> Result<Options> {
@@ -273,6 +281,7 @@ mod tests {
             server: None,
             part,
             bytes: None,
+            most: None,
         }
     }
 
@@ -288,6 +297,28 @@ mod tests {
         );
         assert!(parse(&["--case"]).is_err() && parse(&["--slow"]).is_err());
         assert!(parse(&["--dev"]).is_ok() && parse(&["--dev", "--report"]).is_err());
+    }
+
+    #[test]
+    fn a_case_is_measured_at_its_own_size_once_or_up_to_its_largest() {
+        let sizes = |case: Case| -> Vec<u64> {
+            let sizes = [64, 256, 1024].into_iter().enumerate();
+            let sizes = sizes.filter(|&(i, mib)| case.is_measured_at(mib * MIB, i == 0));
+            sizes.map(|(_, mib)| mib).collect()
+        };
+        let any = || case("file-churn-zstd-nested", Part::Full);
+        assert_eq!(sizes(any()), [64, 256, 1024]);
+        let most = Some(256 * MIB);
+        assert_eq!(sizes(Case { most, ..any() }), [64, 256]);
+        let bytes = Some(300_000_000);
+        assert_eq!(sizes(Case { bytes, ..any() }), [64]);
+    }
+
+    #[test]
+    fn times_are_judged_by_full_runs_of_what_users_run() {
+        let judges = |args: &[&str]| parse(args).unwrap().judges_times();
+        assert!(judges(&["--full"]) && judges(&["--full", "--case", "open"]));
+        assert!(!judges(&[]) && !judges(&["--quick"]) && !judges(&["--full", "--dev"]));
     }
 
     #[test]
@@ -313,10 +344,13 @@ mod tests {
         assert_eq!(choice(&["--case", "put*zstd", "--peers"]).len(), 3);
     }
 
+    fn committed() -> Ceilings {
+        Ceilings::parse(&read(&root().join("xtask/ceilings.toml")).unwrap()).unwrap()
+    }
+
     #[test]
     fn the_committed_ceilings_can_be_read() {
-        let ceilings =
-            Ceilings::parse(&read(&root().join("xtask/ceilings.toml")).unwrap()).unwrap();
+        let ceilings = committed();
         let must_fail = |case: &str| ceilings.of(case).unwrap().must_fail.clone();
         assert_eq!(must_fail("selftest-buffering"), [Check::Max, Check::Slope]);
         for check in [Check::Max, Check::Min, Check::Slope] {
@@ -325,5 +359,32 @@ mod tests {
                 "{check:?}"
             );
         }
+    }
+
+    #[test]
+    fn for_each_check_of_each_metric_there_is_a_case_that_must_fail_it() {
+        let ceilings = committed();
+        let (broken, real): (Vec<_>, Vec<_>) = ceilings
+            .all()
+            .iter()
+            .partition(|ceiling| !ceiling.must_fail.is_empty());
+        for (ceiling, check, metric) in real.into_iter().flat_map(bounds) {
+            let mut failing = broken
+                .iter()
+                .filter(|broken| broken.must_fail.contains(&check));
+            assert!(
+                failing.any(|broken| broken.bounds(check).contains_key(metric)),
+                "{}: nothing proves that {check:?} of {metric} can fail",
+                ceiling.cases
+            );
+        }
+    }
+
+    fn bounds(ceiling: &Ceiling) -> impl Iterator<Item = (&Ceiling, Check, &String)> {
+        let all = [Check::Max, Check::Min, Check::Slope];
+        all.into_iter().flat_map(move |check| {
+            let metrics = ceiling.bounds(check).keys();
+            metrics.map(move |metric| (ceiling, check, metric))
+        })
     }
 }

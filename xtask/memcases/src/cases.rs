@@ -15,7 +15,6 @@ use ck_cache::Compression;
 use ck_cache::blocking::Cache;
 use serde_json::{Value, json};
 
-pub(crate) use self::limited::inside;
 use crate::matrix::{self, Cell};
 use crate::probe::Figures;
 use crate::server::Kind;
@@ -32,6 +31,8 @@ pub(crate) struct Case {
     part: Part,
     /// The size of its source, where that is always the same.
     bytes: Option<u64>,
+    /// The largest size that it is measured at.
+    most: Option<u64>,
     run: Box<Stage>,
 }
 
@@ -82,6 +83,17 @@ const TABLE: &str = "table";
 
 const ZSTD: Compression = Compression::Zstd(3);
 
+/// What a child that hoards is told to do.
+const HOARD: &str = "hoard";
+
+/// The work of a child of a case.
+pub(crate) fn inside(work: &str, setting: &Setting) -> Result<Figures> {
+    match work {
+        HOARD => selftest::hoard(setting),
+        _ => limited::inside(work, setting),
+    }
+}
+
 impl Case {
     /// All of them; a case comes after the one that it goes on with.
     pub(crate) fn all() -> Vec<Self> {
@@ -106,6 +118,7 @@ impl Case {
             "server": self.server.map(Kind::name),
             "part": part,
             "bytes": self.bytes,
+            "most": self.most,
         })
     }
 
@@ -119,6 +132,7 @@ impl Case {
             } else {
                 Part::Full
             },
+            most: cell.most(),
             ..Self::new(&cell.name(), move |setting| cell::run(cell, setting))
         }
     }
@@ -130,6 +144,7 @@ impl Case {
             server: None,
             part: Part::Quick,
             bytes: None,
+            most: None,
             run: Box::new(run),
         }
     }
@@ -157,7 +172,7 @@ impl Case {
 /// What has no place in the matrix.
 fn special() -> Vec<Case> {
     let new = |name, run: fn(&Setting) -> Result<Figures>| Case::new(name, run);
-    vec![
+    let mut cases = vec![
         new("put-reader", special::put_reader),
         new("open-mapped", special::open).after("file-put-none-numeric"),
         new("sum-column-mapped", special::sum_column).after("file-put-none-numeric"),
@@ -206,12 +221,44 @@ fn special() -> Vec<Case> {
         new("selftest-buffering", selftest::buffering),
         new("selftest-max", selftest::large_buffer),
         new("selftest-slope", selftest::leaking),
+        new("selftest-ratio", selftest::busy),
         new("selftest-min", selftest::idle),
+        new("selftest-resident", special::sum_all).after("file-put-none-numeric"),
+        new("selftest-resident-min", special::sum_half).after("file-put-none-numeric"),
+        new("selftest-open", special::open_slowly)
+            .after("file-put-none-numeric")
+            .of_part(Part::Full),
+        new("selftest-command", command::hoard),
         new("selftest-left", selftest::left),
         new("selftest-beyond", selftest::copy),
         new("selftest-transfer", wide::fetch_all),
         new("selftest-limit", limited::buffered).of_bytes(limited::FRAME),
-    ]
+    ];
+    cases.extend(transfers());
+    cases
+}
+
+/// What batches and ranges of rows move over the wire; quick runs take one of each.
+fn transfers() -> impl Iterator<Item = Case> {
+    type Read = fn(Kind, Compression, &Setting) -> Result<Figures>;
+    const READS: [(&str, Read); 2] = [("batches", wide::batches), ("rows", wide::rows)];
+    const CODECS: [(&str, Compression); 2] = [("none", Compression::None), ("zstd", ZSTD)];
+    const QUICK: [&str; 2] = [
+        "redis-transfer-batches-zstd",
+        "memcached-transfer-rows-none",
+    ];
+    let kinds = [Kind::Redis, Kind::Memcached].into_iter();
+    let reads = kinds.flat_map(|kind| READS.map(|read| (kind, read)));
+    let all = reads.flat_map(|read| CODECS.map(|codec| (read, codec)));
+    all.map(|((kind, (read, run)), (codec, compression))| {
+        let name = format!("{}-transfer-{read}-{codec}", kind.name());
+        let part = match QUICK.contains(&name.as_str()) {
+            true => Part::Quick,
+            false => Part::Default,
+        };
+        let case = Case::new(&name, move |setting| run(kind, compression, setting));
+        case.of_part(part).of_bytes(256 << 20)
+    })
 }
 
 fn peers() -> impl Iterator<Item = Case> {

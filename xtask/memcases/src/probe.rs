@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
@@ -40,6 +41,13 @@ impl Figures {
     #[expect(clippy::cast_precision_loss, reason = "a ratio with three digits")]
     pub(crate) fn add_ratio(&mut self, name: &str, part: u64, whole: u64) {
         self.add(name, part as f64 / whole as f64);
+    }
+
+    /// `resident`: what is resident of mapped files under `dir`.
+    pub(crate) fn add_resident(&mut self, dir: &Path) -> Result<u64> {
+        let resident = rss::mapped_under(dir)?;
+        self.add("resident", resident);
+        Ok(resident)
     }
 
     /// `beyond`, `rss_beyond` and `anon_beyond`: what comes on top of `allowed` bytes.
@@ -126,10 +134,15 @@ impl Probe {
         Ok(figures)
     }
 
-    /// As [`Probe::stop`], and what there is beyond the start, [`LATER`] and without the help of [`heap::trim`]:
-    /// `left` of resident memory, `live` of the heap.
+    /// As [`Probe::stop_after`], with [`LATER`].
     pub(crate) fn stop_later(self) -> Result<Figures> {
-        thread::sleep(LATER);
+        self.stop_after(LATER)
+    }
+
+    /// As [`Probe::stop`], and what there is beyond the start, so much later and without the help of
+    /// [`heap::trim`]: `left` of resident memory, `live` of the heap.
+    pub(crate) fn stop_after(self, delay: Duration) -> Result<Figures> {
+        thread::sleep(delay);
         let now = self.status.read().ok_or("no status of this process")?;
         let left = now.all.saturating_sub(self.before.all);
         let live = heap::live().saturating_sub(self.heap);

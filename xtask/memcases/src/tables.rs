@@ -160,7 +160,8 @@ pub(crate) fn views(bytes: u64) -> Result<Vec<RecordBatch>> {
     batches(bytes, |first, bytes| {
         let rows = first..first + bytes / ROW_OF_VIEWS;
         let text = |column, short: bool| -> ArrayRef {
-            let mut builder = StringViewBuilder::new().with_fixed_block_size(1 << 20);
+            let builder = StringViewBuilder::with_capacity(length(rows.clone()));
+            let mut builder = builder.with_fixed_block_size(1 << 20);
             let mut text = String::new();
             for row in rows.clone() {
                 text.clear();

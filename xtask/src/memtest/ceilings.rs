@@ -55,6 +55,14 @@ impl Ceilings {
         &self.0
     }
 
+    /// Without bounds of time, which hold only where nobody else uses the machine.
+    pub(super) fn without_times(mut self) -> Self {
+        for ceiling in &mut self.0 {
+            ceiling.limits.retain(|metric, _| unit(metric) != "us");
+        }
+        self
+    }
+
     /// Cases without ceilings, and ceilings that are those of no case.
     pub(super) fn unmatched<'a>(
         &self,
@@ -79,6 +87,15 @@ impl Ceilings {
 impl Ceiling {
     fn fits(&self, case: &str) -> bool {
         self.cases.split(' ').any(|pattern| fits(pattern, case))
+    }
+
+    /// What a check holds metrics against.
+    pub(super) fn bounds(&self, check: Check) -> &BTreeMap<String, f64> {
+        match check {
+            Check::Max => &self.limits,
+            Check::Min => &self.floors,
+            Check::Slope => &self.slopes,
+        }
     }
 
     fn parse(cases: &str, value: Value) -> Result<Self> {
@@ -238,6 +255,14 @@ mod tests {
             let error = Ceilings::parse(&format!("[put]\n{bad}\n")).unwrap_err();
             assert!(error.contains("put") && error.contains(what), "{error}");
         }
+    }
+
+    #[test]
+    fn bounds_of_time_can_be_left_out() {
+        let text = "[open]\nreason = \"r\"\nmax = { heap = 4, open_us = 300 }\n";
+        let ceilings = Ceilings::parse(text).unwrap().without_times();
+        let limits = &ceilings.of("open").unwrap().limits;
+        assert_eq!(limits.keys().collect::<Vec<_>>(), ["heap"]);
     }
 
     #[test]

@@ -26,7 +26,8 @@ the whole matrix and other systems, without it a diagonal: every store, operatio
 - **heap**: what the program's allocator was asked for at most, exact. C libraries (zstd) allocate beside it.
 - **rss**: the resident size, the kernel's own high-water mark. Mapped files count as far as they are resident.
 - **anon**: its part that is heap and stacks, sampled every 2 ms. No other process can have these pages.
-- **beyond**, **rss_beyond**: heap and rss beyond 1.05 times the table that was asked for (a load: beyond once).
+- **beyond**, **rss_beyond**, **anon_beyond**: heap, rss and anon beyond 1.05 times the table that was asked for (a load:
+  once; tables through the process, one after the other: twice).
 - **left**: what is resident half a second after the work, and was not before; **live**: what is allocated then.
 - All count from what stood before the work, so a table that is the source does not count.
 - Sources: *numeric* (eight columns), *strings*, *views* (text in views), *nested* (lists of structs, structs with text,

@@ -21,6 +21,8 @@ pub(super) struct Case {
     pub(super) part: Part,
     /// The size of its source, where that is always the same.
     pub(super) bytes: Option<u64>,
+    /// The largest size that it is measured at.
+    pub(super) most: Option<u64>,
 }
 
 /// The smallest run that a case is part of.
@@ -38,6 +40,14 @@ impl Case {
         self.after.as_deref().unwrap_or(&self.name)
     }
 
+    /// Whether it is measured at a size; `is_first` is for those whose size is always the same.
+    pub(super) fn is_measured_at(&self, size: u64, is_first: bool) -> bool {
+        match self.bytes {
+            Some(_) => is_first,
+            None => self.most.is_none_or(|most| size <= most),
+        }
+    }
+
     fn parse(line: &str) -> Option<Self> {
         let json: Value = serde_json::from_str(line).ok()?;
         let text = |name: &str| json[name].as_str().map(str::to_owned);
@@ -53,6 +63,7 @@ impl Case {
                 _ => return None,
             },
             bytes: json["bytes"].as_u64(),
+            most: json["most"].as_u64(),
         })
     }
 }

@@ -30,12 +30,8 @@ pub(super) fn judge(case: &str, ceiling: &Ceiling, runs: &[Run]) -> Vec<String> 
 /// Checks that a case must fail, but has passed.
 fn passed(ceiling: &Ceiling, found: &[Problem]) -> Vec<String> {
     let expected = ceiling.must_fail.iter().flat_map(|&check| {
-        let bounds = match check {
-            Check::Max => &ceiling.limits,
-            Check::Min => &ceiling.floors,
-            Check::Slope => &ceiling.slopes,
-        };
-        bounds.keys().map(move |metric| (check, metric))
+        let metrics = ceiling.bounds(check).keys();
+        metrics.map(move |metric| (check, metric))
     });
     let passed = expected.filter(|(check, metric)| {
         let mut failed = found.iter();

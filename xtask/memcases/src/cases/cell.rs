@@ -9,15 +9,17 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use ck_cache::blocking::{Cache, CachedTable};
-use ck_cache::{Encrypted, EncryptionOptions, Keyring, MasterKey, PutOptions, Table, open_store};
+use ck_cache::{
+    Backend, Encrypted, EncryptionOptions, Keyring, MasterKey, PutOptions, Table, open_store,
+};
 use serde_json::{Map, Value, json};
 
-use super::{Setting, TABLE};
+use super::{Setting, TABLE, process};
+use crate::Result;
 use crate::digest::{self, Digest};
 use crate::matrix::{Cell, Op, Store};
 use crate::probe::{Figures, Probe};
 use crate::tables::Make;
-use crate::{Result, rss};
 
 pub(super) fn run(cell: Cell, setting: &Setting) -> Result<Figures> {
     match cell.op {
@@ -27,6 +29,8 @@ pub(super) fn run(cell: Cell, setting: &Setting) -> Result<Figures> {
         Op::Project => project(cell, setting),
         Op::Rows => rows(cell, setting),
         Op::Verify => verify(cell, setting),
+        Op::Churn => process::churn_of_cell(cell, setting),
+        Op::Load => process::load_of_cell(cell, setting),
     }
 }
 
@@ -86,7 +90,7 @@ fn rows(cell: Cell, setting: &Setting) -> Result<Figures> {
         .read_all()?;
     let mut figures = probe.stop()?;
     if cell.store == Store::File {
-        figures.add("resident", rss::mapped_under(&setting.dir)?);
+        figures.add_resident(&setting.dir)?;
     }
     Digest::of(&batches)?.check(&stored.middle)?;
     Ok(figures)
@@ -103,10 +107,18 @@ fn verify(cell: Cell, setting: &Setting) -> Result<Figures> {
     }
 }
 
+/// As [`warm_store`], for those that need no more than the store.
+fn warm(cell: Cell, setting: &Setting) -> Result<Cache> {
+    Ok(ck_cache::Cache::new(warm_store(cell, setting)?).blocking())
+}
+
 /// The store of the case, in a process that has done all of this once with a small table: code and
 /// connections that stay for good are no part of a stage.
-fn warm(cell: Cell, setting: &Setting) -> Result<Cache> {
-    let warm_up = |cache: &Cache| warm_up(cache, cell.source.make(), &options(cell));
+pub(super) fn warm_store(cell: Cell, setting: &Setting) -> Result<Arc<dyn Backend>> {
+    let warm_up = |store: &Arc<dyn Backend>| {
+        let cache = ck_cache::Cache::new(Arc::clone(store)).blocking();
+        warm_up(&cache, cell.source.make(), &options(cell))
+    };
     match cell.store {
         Store::File | Store::Pread => {
             let dir = setting.dir.join("warm");
@@ -115,26 +127,30 @@ fn warm(cell: Cell, setting: &Setting) -> Result<Cache> {
             open(cell, &url(cell, &setting.dir.join("store")))
         }
         Store::Redis | Store::Memcached => {
-            let cache = open(cell, setting.server()?)?;
-            warm_up(&cache)?;
-            Ok(cache)
+            let store = open(cell, setting.server()?)?;
+            warm_up(&store)?;
+            Ok(store)
         }
     }
 }
 
-fn open(cell: Cell, url: &str) -> Result<Cache> {
+fn open(cell: Cell, url: &str) -> Result<Arc<dyn Backend>> {
     if cell.encrypted {
-        encrypted(url)
+        encrypted_store(url)
     } else {
-        Ok(Cache::open(url)?)
+        Ok(open_store(url)?)
     }
 }
 
 /// A store that is encrypted with a key that everybody knows.
 pub(super) fn encrypted(url: &str) -> Result<Cache> {
+    Ok(ck_cache::Cache::new(encrypted_store(url)?).blocking())
+}
+
+fn encrypted_store(url: &str) -> Result<Arc<dyn Backend>> {
     let keys = Keyring::new(&MasterKey::from_hex(&"5e".repeat(32))?, &[], "memtest")?;
     let store = Encrypted::new(open_store(url)?, keys, EncryptionOptions::new())?;
-    Ok(ck_cache::Cache::new(Arc::new(store)).blocking())
+    Ok(Arc::new(store))
 }
 
 fn url(cell: Cell, dir: &std::path::Path) -> String {
@@ -161,7 +177,7 @@ pub(super) fn warm_up(cache: &Cache, make: Make, options: &PutOptions) -> Result
     Ok(())
 }
 
-fn options(cell: Cell) -> PutOptions {
+pub(super) fn options(cell: Cell) -> PutOptions {
     PutOptions::new()
         .with_compression(cell.codec.compression())
         .with_workers(2)

@@ -17,21 +17,39 @@ use crate::watch::Watch;
 /// `ck get` of the table into a file of this kind, and `ck put` of that file.
 pub(super) fn round_trip(setting: &Setting, kind: &str) -> Result<Figures> {
     let file = setting.dir.join(format!("table.{kind}"));
-    let get = ck(setting, &["get", TABLE, "-o"], &file)?;
-    let put = ck(setting, &["put", "again"], &file)?;
-    let mut figures = Figures::default();
-    figures.add("get_anon", get.bytes("anon")?);
-    figures.add("put", put.bytes("rss")?);
-    figures.series = put.series;
-    Ok(figures)
+    let get = watched(&mut ck(setting, &["get", TABLE, "-o"], &file)?)?;
+    let put = watched(&mut ck(setting, &["put", "again"], &file)?)?;
+    figures(Some(&get), put)
 }
 
 /// `ck put` of an Arrow file whose batches are as large as can be.
 pub(super) fn put_large_batches(setting: &Setting, make: Make) -> Result<Figures> {
     let file = setting.dir.join("table.arrow");
     write_arrow(&file, setting, make)?;
-    let put = ck(setting, &["put", "large"], &file)?;
+    let put = watched(&mut ck(setting, &["put", "large"], &file)?)?;
+    figures(None, put)
+}
+
+/// A command that holds all of its source in memory, in place of both.
+pub(super) fn hoard(setting: &Setting) -> Result<Figures> {
+    let mut hoarding = Command::new(env::current_exe()?);
+    hoarding
+        .args(["inside", super::HOARD, &setting.bytes.to_string()])
+        .arg(&setting.dir);
+    let hoarded = watched(&mut hoarding)?;
+    let get = Figures {
+        metrics: hoarded.metrics.clone(),
+        series: None,
+    };
+    figures(Some(&get), hoarded)
+}
+
+/// `put`, the whole peak of a put, and `get_anon`, that of heap and stacks of a get.
+fn figures(get: Option<&Figures>, put: Figures) -> Result<Figures> {
     let mut figures = Figures::default();
+    if let Some(get) = get {
+        figures.add("get_anon", get.bytes("anon")?);
+    }
     figures.add("put", put.bytes("rss")?);
     figures.series = put.series;
     Ok(figures)
@@ -47,16 +65,18 @@ fn write_arrow(file: &Path, setting: &Setting, make: Make) -> Result<()> {
     Ok(writer.finish()?)
 }
 
-/// The peaks of the command.
-fn ck(setting: &Setting, args: &[&str], file: &Path) -> Result<Figures> {
-    let program = env::var_os("CK").ok_or("CK does not name the command")?;
-    let mut child = Command::new(program)
+fn ck(setting: &Setting, args: &[&str], file: &Path) -> Result<Command> {
+    let mut command = Command::new(env::var_os("CK").ok_or("CK does not name the command")?);
+    command
         .args(["--store", &setting.directory()])
         .args(args)
-        .arg(file)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()?;
+        .arg(file);
+    Ok(command)
+}
+
+/// The peaks of a command.
+fn watched(command: &mut Command) -> Result<Figures> {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
     let mut watch = Watch::whole(&child)?;
     let mut exit = None;
     watch.until(|| {
@@ -65,6 +85,6 @@ fn ck(setting: &Setting, args: &[&str], file: &Path) -> Result<Figures> {
     })?;
     match exit {
         Some(exit) if exit.success() => Ok(watch.figures()),
-        exit => Err(format!("ck {}: {exit:?}", args.join(" ")).into()),
+        exit => Err(format!("{command:?}: {exit:?}").into()),
     }
 }

@@ -1,14 +1,17 @@
 //! The in-process tier.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
 
 use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use ck_cache::blocking::Cache;
-use ck_cache::{LoadOptions, PutOptions, Table};
+use ck_cache::{Backend, CacheBuilder, LoadOptions, PutOptions, Table};
 
 use super::{Setting, TABLE, ZSTD, cell};
+use crate::matrix::Cell;
 use crate::probe::{Figures, Probe};
-use crate::{Result, tables};
+use crate::{Result, digest, tables};
 
 const MIB: u64 = 1 << 20;
 
@@ -72,40 +75,82 @@ pub(super) fn churn(setting: &Setting) -> Result<Figures> {
     // The next table makes the one before it go.
     let cache = ck_cache::Cache::in_process(setting.bytes * 3 / 2).blocking();
     let cycles = (100 * 256 * MIB / setting.bytes).min(100);
-    cycle(setting, &cache, cycles, |bytes| {
+    let make: tables::Make = |bytes| {
         let rows = usize::try_from(bytes / 64)?;
         let columns = (0..8).map(|c| {
             let column: ArrayRef = Arc::new(Int64Array::from(vec![c; rows]));
             (format!("c{c}"), column)
         });
         Ok(vec![RecordBatch::try_from_iter(columns)?])
-    })
+    };
+    cycle(setting, &cache, cycles, make, &PutOptions::new())?.stop_later()
 }
 
 /// As [`churn`], with a store behind that has to decompress what is asked for, and tables of many sizes of
 /// buffers. What is compressed takes a core a while: 2 GiB in all, in four tables or more.
 pub(super) fn churn_of_store(setting: &Setting) -> Result<Figures> {
-    let store = ck_cache::open_store(&setting.url())?;
-    let cache = ck_cache::Cache::builder(store).l1_bytes(setting.bytes * 3 / 2);
+    let cache = tiers(ck_cache::open_store(&setting.url())?, setting).build();
     let cycles = (2048 * MIB / setting.bytes).clamp(4, 20);
-    cycle(setting, &cache.build().blocking(), cycles, tables::strings)
+    let options = PutOptions::new().with_compression(ZSTD);
+    cycle(
+        setting,
+        &cache.blocking(),
+        cycles,
+        tables::strings,
+        &options,
+    )?
+    .stop_later()
 }
 
-fn cycle(setting: &Setting, cache: &Cache, cycles: u64, make: tables::Make) -> Result<Figures> {
+/// As [`churn_of_store`], of a cell's tables through its store. `beyond` and its like are what comes on top of two
+/// tables: one that the process keeps, and one that is made, or read out of the store.
+pub(super) fn churn_of_cell(cell: Cell, setting: &Setting) -> Result<Figures> {
+    // Enough for tables that come from the store while the process keeps another.
+    const CYCLES: u64 = 3;
+    // Freed memory is given back in one go, in the background, and each time is followed by a rest of nine times as
+    // long: cycles as short as those without compression can end within one.
+    const LATER: Duration = Duration::from_secs(3);
+    let make = cell.source.make();
+    let table = digest::bytes(&make(setting.bytes)?);
+    let cache = tiers(cell::warm_store(cell, setting)?, setting).build();
+    let probe = cycle(
+        setting,
+        &cache.blocking(),
+        CYCLES,
+        make,
+        &cell::options(cell),
+    )?;
+    let mut figures = probe.stop_after(LATER)?;
+    figures.add_beyond(2 * table)?;
+    Ok(figures)
+}
+
+/// A cache that keeps one table of the source's size in the process, and lets go of it for the next.
+fn tiers(store: Arc<dyn Backend>, setting: &Setting) -> CacheBuilder {
+    ck_cache::Cache::builder(store).l1_bytes(setting.bytes * 3 / 2)
+}
+
+fn cycle(
+    setting: &Setting,
+    cache: &Cache,
+    cycles: u64,
+    make: tables::Make,
+    options: &PutOptions,
+) -> Result<Probe> {
     let has_store = cache.backend().is_ok();
-    let options = PutOptions::new().with_compression(ZSTD);
     let probe = Probe::start()?;
     for n in 0..cycles {
         let table = cell::table(make(setting.bytes)?)?;
         let rows = table.num_rows();
         cache
-            .put_table(format!("table {n}"), &table, &options)?
+            .put_table(format!("table {n}"), &table, options)?
             .stored()?;
         drop(table);
         let found = cache.get_table(format!("table {n}"))?.ok_or("a miss")?;
         if found.num_rows() != rows {
             return Err("not the table that was put".into());
         }
+        drop(found);
         if has_store && n > 0 {
             // Gone from the process, not from the store.
             let older = cache
@@ -118,33 +163,59 @@ fn cycle(setting: &Setting, cache: &Cache, cycles: u64, make: tables::Make) -> R
     for n in 0..cycles {
         cache.remove(format!("table {n}"))?;
     }
-    probe.stop_later()
+    Ok(probe)
 }
 
 /// A thousand tasks ask for a table that nobody has yet.
 pub(super) fn load(setting: &Setting) -> Result<Figures> {
-    const TASKS: usize = 1000;
     let store = ck_cache::open_store(&setting.url())?;
-    let cache = ck_cache::Cache::builder(store)
-        .l1_bytes(setting.bytes * 3 / 2)
+    let mut figures = load_once(setting, store, tables::numeric, LoadOptions::new())?;
+    figures.add_beyond(setting.bytes)?;
+    Ok(figures)
+}
+
+/// As [`load`], of a cell's table into its store.
+pub(super) fn load_of_cell(cell: Cell, setting: &Setting) -> Result<Figures> {
+    let make = cell.source.make();
+    let table = digest::bytes(&make(setting.bytes)?);
+    let store = cell::warm_store(cell, setting)?;
+    let options = LoadOptions::new().with_put(cell::options(cell));
+    let mut figures = load_once(setting, Arc::clone(&store), make, options)?;
+    figures.add_beyond(table)?;
+    if ck_cache::Cache::new(store)
+        .blocking()
+        .stat(TABLE)?
+        .is_none()
+    {
+        return Err("it was not stored".into());
+    }
+    Ok(figures)
+}
+
+fn load_once(
+    setting: &Setting,
+    store: Arc<dyn Backend>,
+    make: tables::Make,
+    options: LoadOptions,
+) -> Result<Figures> {
+    const TASKS: usize = 1000;
+    let cache = tiers(store, setting)
         .memory_budget_bytes(setting.bytes * 3)
         .build();
     let runtime = tokio::runtime::Builder::new_multi_thread().build()?;
     let bytes = setting.bytes;
-    let loads = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let loads = Arc::new(AtomicU64::new(0));
     let probe = Probe::start()?;
     let rows = runtime.block_on(async {
         let tasks: Vec<_> = (0..TASKS)
             .map(|_| {
                 let (cache, loads) = (cache.clone(), Arc::clone(&loads));
+                let options = options.clone();
                 tokio::spawn(async move {
-                    let options = LoadOptions::new();
                     let load = move || async move {
-                        loads.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                        let batches = tables::numeric(bytes).map_err(|e| e.to_string())?;
-                        let schema = batches[0].schema();
-                        let table = Table::new(schema, batches).map_err(|e| e.to_string())?;
-                        Ok::<_, String>(Some(table))
+                        loads.fetch_add(1, SeqCst);
+                        let table = make(bytes).and_then(cell::table);
+                        table.map(Some).map_err(|error| error.to_string())
                     };
                     cache.get_or_load_table(TABLE, &options, load).await
                 })
@@ -157,12 +228,11 @@ pub(super) fn load(setting: &Setting) -> Result<Figures> {
         }
         Ok::<_, crate::Error>(held.iter().map(Table::num_rows).sum::<u64>())
     })?;
-    let mut figures = probe.stop()?;
-    let loads = loads.load(std::sync::atomic::Ordering::SeqCst);
+    let figures = probe.stop()?;
+    let loads = loads.load(SeqCst);
     if loads != 1 || !rows.is_multiple_of(TASKS as u64) {
         return Err(format!("{loads} loads, {rows} rows").into());
     }
-    figures.add_beyond(setting.bytes)?;
     Ok(figures)
 }
 

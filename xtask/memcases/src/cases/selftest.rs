@@ -85,12 +85,28 @@ pub(super) fn copy(setting: &Setting) -> Result<Figures> {
 
 /// Touches half of what it says that it touches.
 pub(super) fn idle(setting: &Setting) -> Result<Figures> {
+    touch(setting.bytes / 2, setting.bytes)
+}
+
+/// Touches twice what it says that it touches.
+pub(super) fn busy(setting: &Setting) -> Result<Figures> {
+    touch(setting.bytes * 2, setting.bytes)
+}
+
+fn touch(bytes: u64, said: u64) -> Result<Figures> {
     let probe = Probe::start()?;
-    let half = vec![1_u8; usize::try_from(setting.bytes / 2)?];
-    std::hint::black_box(&half);
+    let touched = vec![1_u8; usize::try_from(bytes)?];
+    std::hint::black_box(&touched);
     let mut figures = probe.stop()?;
-    figures.add_ratio("rss_ratio", figures.bytes("rss")?, setting.bytes);
+    figures.add_ratio("rss_ratio", figures.bytes("rss")?, said);
     Ok(figures)
+}
+
+/// A child that holds all of its source at once, while its parent watches.
+pub(super) fn hoard(setting: &Setting) -> Result<Figures> {
+    let source = source(setting)?;
+    std::hint::black_box(checksum(&source));
+    Ok(Figures::default())
 }
 
 fn source(setting: &Setting) -> Result<Vec<u8>> {
