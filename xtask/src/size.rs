@@ -147,9 +147,9 @@ fn tree(cargo: Cmd, package: &str) -> Cmd {
         "--format",
         "{p}",
     ])
-    }
+}
 
-    #[test]
+#[test]
 /// What the baseline has of programs that there are no longer.
 fn stale(baseline: &Baseline, all: &[Program]) -> Vec<String> {
     let names = baseline.entries.keys();
