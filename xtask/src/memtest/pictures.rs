@@ -83,7 +83,7 @@ pub(super) const PICTURES: &[Picture] = &[
     },
 ];
 
-/// The axes of the matrix that pictures show, by name and for people. LZ4 needs what zstd does, or less.
+/// The axes of the matrix that pictures show, by name and for people. LZ4 has lines of the same shape as zstd.
 pub(super) const STORES: [(&str, &str); 4] = [
     ("file", "file, mapped"),
     ("pread", "file, read"),
