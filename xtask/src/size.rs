@@ -149,7 +149,6 @@ fn tree(cargo: Cmd, package: &str) -> Cmd {
     ])
 }
 
-#[test]
 /// What the baseline has of programs that there are no longer.
 fn stale(baseline: &Baseline, all: &[Program]) -> Vec<String> {
     let names = baseline.entries.keys();
