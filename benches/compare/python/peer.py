@@ -333,7 +333,9 @@ def cachekit_handler(compression):
     from cachekit.cache_handler import CacheSerializationHandler
     from cachekit.serializers.arrow_serializer import ArrowSerializer
 
-    return CacheSerializationHandler(ArrowSerializer(return_format="arrow", compression=compression))
+    serializer = ArrowSerializer(return_format="arrow", compression=compression)
+    # With a master key at hand it wants to be told.
+    return CacheSerializationHandler(serializer, encryption=False)
 
 
 @work
