@@ -8,6 +8,9 @@ use ck_core::{Error, ErrorKind, Result};
 use crate::compact::compact_all;
 use crate::footprint::{Backing, schema_bytes, table_bytes};
 
+/// What goes in smaller tables is not worth noting.
+const FREED: u64 = 1 << 20;
+
 /// A table in memory: record batches of one schema, possibly none. Clones share everything.
 ///
 /// # Examples
@@ -27,6 +30,18 @@ pub struct Table {
     schema: SchemaRef,
     batches: Arc<Vec<RecordBatch>>,
     backing: Backing,
+    /// Goes with the last clone of a table that was decoded.
+    freed: Option<Arc<Freed>>,
+}
+
+/// Bytes of the heap, about, that go when this goes.
+#[derive(Debug)]
+struct Freed(u64);
+
+impl Drop for Freed {
+    fn drop(&mut self) {
+        ck_core::note_dropped(self.0);
+    }
 }
 
 /// Equal schemas and equal batches, wherever they lie.
@@ -59,12 +74,23 @@ impl Table {
             schema,
             batches: Arc::new(batches),
             backing: Backing::Unknown,
+            freed: None,
         })
     }
 
     /// What a reader decoded.
     pub(crate) fn decoded(self, backing: Backing) -> Self {
-        Self { backing, ..self }
+        let sizes = self.batches.iter().map(RecordBatch::get_array_memory_size);
+        let most = sizes.fold(0, usize::saturating_add) as u64;
+        let mut table = Self { backing, ..self };
+        if most >= FREED {
+            let bytes = match table.backing {
+                Backing::Mapped(_) => table.heap_bytes(None),
+                _ => most,
+            };
+            table.freed = Some(Arc::new(Freed(bytes)));
+        }
+        table
     }
 
     /// The same table with another copy of its schema.
@@ -75,6 +101,7 @@ impl Table {
                 schema: Arc::clone(schema),
                 batches: Arc::new(batches),
                 backing: self.backing,
+                freed: self.freed,
             },
             // Equal schemas fit.
             Err(_) => self,
@@ -149,6 +176,7 @@ impl Table {
             schema: Arc::clone(&self.schema),
             batches: Arc::new(batches),
             backing: Backing::Unknown,
+            freed: None,
         })
     }
 
@@ -167,6 +195,7 @@ impl From<RecordBatch> for Table {
             schema: batch.schema(),
             batches: Arc::new(vec![batch]),
             backing: Backing::Unknown,
+            freed: None,
         }
     }
 }

@@ -15,13 +15,18 @@ const WORTHWHILE: u64 = 32 << 20;
 /// What one look waits for: callers free more right after, and large values come and go in groups.
 const DELAY: Duration = Duration::from_millis(250);
 
+/// What it waits for where as much may be wanted again at once: to touch memory that was given back takes as long as
+/// to decompress into it.
+const LONG_DELAY: Duration = Duration::from_secs(3);
+
 /// After a look there is none for this many times as long as it took: of a heap of millions of small blocks it
 /// takes a tenth of a second or more, while threads wait that allocate.
 const REST: u32 = 9;
 
-static SCHEDULE: Schedule = Schedule::new();
+static EVICTED: Schedule = Schedule::new(DELAY);
+static DROPPED: Schedule = Schedule::new(LONG_DELAY);
 
-/// Notes that this many bytes of heap memory were let go of, or are about to be.
+/// Notes that this many bytes of heap memory were let go of, or are about to be, and are not wanted again soon.
 ///
 /// The C library of GNU systems keeps freed blocks of up to 32 MiB for later, and cannot shrink a heap under
 /// a small block that lives: a process that once held many tables stays as large as it ever was. After every
@@ -29,45 +34,57 @@ static SCHEDULE: Schedule = Schedule::new();
 /// pages (`malloc_trim`), rests for nine times as long as that took, and ends. Elsewhere, and under another
 /// allocator, nothing is done.
 pub fn note_freed(bytes: u64) {
-    let has_trim = cfg!(all(target_os = "linux", target_env = "gnu"));
-    if has_trim && SCHEDULE.note(bytes, process::id) {
-        start();
-    }
+    EVICTED.note_freed(bytes);
 }
 
-fn start() {
-    let thread = thread::Builder::new()
-        .name("ck-trim".to_owned())
-        .stack_size(64 << 10);
-    let spawned = thread.spawn(|| {
-        thread::sleep(DELAY);
-        SCHEDULE.clear();
-        let started = Instant::now();
-        trim();
-        thread::sleep(started.elapsed() * REST);
-        if SCHEDULE.end(process::id()) {
-            start();
-        }
-    });
-    if spawned.is_err() {
-        // The next one may have more luck.
-        SCHEDULE.clear();
-        SCHEDULE.end(process::id());
-    }
+/// As [`note_freed`], of what a caller let go of, who may want as much again at once: the thread waits for three
+/// seconds.
+pub fn note_dropped(bytes: u64) {
+    DROPPED.note_freed(bytes);
 }
 
 /// When the next thread is due: one at a time in each process.
 struct Schedule {
+    delay: Duration,
     freed: AtomicU64,
     /// The process that has a thread under way, or 0. A fork takes the number along and not the thread.
     process: AtomicU32,
 }
 
 impl Schedule {
-    const fn new() -> Self {
+    const fn new(delay: Duration) -> Self {
         Self {
+            delay,
             freed: AtomicU64::new(0),
             process: AtomicU32::new(0),
+        }
+    }
+
+    fn note_freed(&'static self, bytes: u64) {
+        let has_trim = cfg!(all(target_os = "linux", target_env = "gnu"));
+        if has_trim && self.note(bytes, process::id) {
+            self.start();
+        }
+    }
+
+    fn start(&'static self) {
+        let thread = thread::Builder::new()
+            .name("ck-trim".to_owned())
+            .stack_size(64 << 10);
+        let spawned = thread.spawn(|| {
+            thread::sleep(self.delay);
+            self.clear();
+            let started = Instant::now();
+            trim();
+            thread::sleep(started.elapsed() * REST);
+            if self.end(process::id()) {
+                self.start();
+            }
+        });
+        if spawned.is_err() {
+            // The next one may have more luck.
+            self.clear();
+            self.end(process::id());
         }
     }
 
@@ -116,7 +133,7 @@ mod tests {
 
     #[test]
     fn one_thread_is_due_for_every_32_mib() {
-        let schedule = Schedule::new();
+        let schedule = Schedule::new(DELAY);
         assert!(!schedule.note(WORTHWHILE - 1, || panic!("nothing is due")));
         assert!(schedule.note(1, || PARENT));
         assert!(!schedule.note(3 * WORTHWHILE, || PARENT));
@@ -127,7 +144,7 @@ mod tests {
 
     #[test]
     fn what_is_freed_while_a_thread_rests_is_due_when_it_ends() {
-        let schedule = Schedule::new();
+        let schedule = Schedule::new(DELAY);
         assert!(schedule.note(WORTHWHILE, || PARENT));
         schedule.clear();
         assert!(!schedule.note(WORTHWHILE, || PARENT));
@@ -137,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_fork_does_not_wait_for_the_thread_that_only_its_parent_has() {
-        let schedule = Schedule::new();
+        let schedule = Schedule::new(DELAY);
         assert!(schedule.note(WORTHWHILE + 5, || PARENT));
         assert!(schedule.note(WORTHWHILE, || CHILD));
         assert!(!schedule.note(WORTHWHILE, || CHILD));

@@ -35,7 +35,7 @@ pub use backend::{
 pub use budget::{MemoryBudget, Reservation};
 pub use error::{Error, ErrorKind, Result};
 pub use expiry::{Expiry, unix_now};
-pub use heap::note_freed;
+pub use heap::{note_dropped, note_freed};
 pub use key::Key;
 pub use memory_entry::MemoryEntry;
 pub use offload::{background, block_on, complete, offload, runs_in_place};

@@ -235,7 +235,34 @@ fn special() -> Vec<Case> {
         new("selftest-limit", limited::buffered).of_bytes(limited::FRAME),
     ];
     cases.extend(transfers());
+    cases.extend(gets());
     cases
+}
+
+/// What tasks leave behind that get tables of each store; quick runs take one of them.
+fn gets() -> impl Iterator<Item = Case> {
+    const QUICK: &str = "gets-file-zstd";
+    let stores = [None, Some(Kind::Redis), Some(Kind::Memcached)];
+    let codecs = [("none", Compression::None), ("zstd", ZSTD)];
+    let all = stores
+        .into_iter()
+        .flat_map(move |store| codecs.map(|codec| (store, codec)));
+    all.map(|(store, (codec, compression))| {
+        let name = format!("gets-{}-{codec}", store.map_or("file", Kind::name));
+        let part = if name == QUICK {
+            Part::Quick
+        } else {
+            Part::Default
+        };
+        let case = Case::new(&name, move |setting| {
+            process::gets_of_tasks(setting, compression)
+        });
+        let case = case.of_part(part);
+        match store {
+            Some(kind) => case.with(kind),
+            None => case,
+        }
+    })
 }
 
 /// What batches and ranges of rows move over the wire; quick runs take one of each.

@@ -1,12 +1,14 @@
 //! The in-process tier.
 
+use std::env;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use ck_cache::blocking::Cache;
-use ck_cache::{Backend, CacheBuilder, LoadOptions, PutOptions, Table};
+use ck_cache::{Backend, CacheBuilder, Compression, LoadOptions, PutOptions, Table};
 
 use super::{Setting, TABLE, ZSTD, cell};
 use crate::matrix::Cell;
@@ -164,6 +166,67 @@ fn cycle(
         cache.remove(format!("table {n}"))?;
     }
     Ok(probe)
+}
+
+/// Tasks of a server get tables and let go of them, each on its own and without a tier of the process. All its threads
+/// share one heap: of each further one the C library keeps the end, up to 64 MiB.
+pub(super) fn gets_of_tasks(setting: &Setting, compression: Compression) -> Result<Figures> {
+    const HEAPS: &str = "MALLOC_ARENA_MAX";
+    if env::var_os(HEAPS).is_none() {
+        let output = Command::new(env::current_exe()?)
+            .args(env::args_os().skip(1))
+            .env(HEAPS, "1")
+            .stderr(Stdio::inherit())
+            .output()?;
+        return match output.status.success() {
+            true => Figures::parse(&output.stdout),
+            false => Err("the process with one heap failed".into()),
+        };
+    }
+    const TASKS: usize = 4;
+    const GETS: usize = 20;
+    // What callers let go of is given back three seconds later, and it takes its time.
+    const LATER: Duration = Duration::from_secs(5);
+    let cache = ck_cache::Cache::new(ck_cache::open_store(&setting.url())?);
+    let options = PutOptions::new().with_compression(compression);
+    let mut rows = 0;
+    for n in 0..TASKS {
+        let table = cell::table(tables::strings(setting.bytes / TASKS as u64)?)?;
+        rows = table.num_rows();
+        cache
+            .blocking()
+            .put_table(format!("table {n}"), &table, &options)?
+            .stored()?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2 * TASKS)
+        .build()?;
+    let probe = Probe::start()?;
+    runtime.block_on(async {
+        let tasks: Vec<_> = (0..TASKS)
+            .map(|task| {
+                let cache = cache.clone();
+                tokio::spawn(async move {
+                    let mut all = true;
+                    for n in 0..GETS {
+                        let key = format!("table {}", (task + n) % TASKS);
+                        let found = cache.get_table(key).await?;
+                        all &= found.is_some_and(|found| found.num_rows() == rows);
+                        // Another thread may go on.
+                        tokio::task::yield_now().await;
+                    }
+                    Ok::<_, ck_cache::Error>(all)
+                })
+            })
+            .collect();
+        for task in tasks {
+            if !task.await?? {
+                return Err("not the table that was put".into());
+            }
+        }
+        Ok::<_, crate::Error>(())
+    })?;
+    probe.stop_after(LATER)
 }
 
 /// A thousand tasks ask for a table that nobody has yet.
