@@ -40,10 +40,11 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         debian::servers()?;
     }
     let (mut about, mut rows, mut waits) = (None, Vec::new(), Vec::new());
+    let mut problems = Vec::new();
     if options.wants_rows() {
         let lines = lines(&options, "bench.jsonl", options.is_whole(), measure)?;
-        let (of_run, of_lines) = row::parse(&lines)?;
-        (about, rows) = (Some(of_run), of_lines);
+        let (of_run, of_lines, failed) = row::parse(&lines)?;
+        (about, rows, problems) = (Some(of_run), of_lines, failed);
         options.print(&lines, &table(&rows));
     }
     if options.wants_waits() {
@@ -60,7 +61,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     for note in stale {
         eprintln!("note: {note}");
     }
-    let mut problems = reasons.missing(&rows);
+    problems.extend(reasons.missing(&rows));
     problems.extend(waiting::problems(&waits));
     verdict(&problems)
 }

@@ -20,10 +20,10 @@ pub(crate) fn compare(scene: &Scene, rows: &[Row], pattern: &str) -> Result<()> 
     println!("{}", scene.about()?);
     for (number, row) in chosen.iter().enumerate() {
         let start = Instant::now();
-        println!(
-            "{}",
-            measure(scene, row).map_err(|error| format!("{}: {error}", row.name()))?
-        );
+        // The rows after it are worth their time all the same.
+        let measured = measure(scene, row)
+            .unwrap_or_else(|error| json!({"failed": format!("{}: {error}", row.name())}));
+        println!("{measured}");
         eprintln!(
             "[{}/{}] {} ({:.1} s)",
             number + 1,

@@ -4,7 +4,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ck_core::{BoxFuture, EntryInfo, EntryReader, Expiry, Key, Result, Version, offload};
+use ck_core::{
+    BoxFuture, EntryInfo, EntryReader, Expiry, Key, ReadMemory, Result, Version, offload,
+};
 use rustix::buffer::spare_capacity;
 use rustix::fs::OFlags;
 use rustix::io::{Errno, ReadWriteFlags};
@@ -21,8 +23,6 @@ use crate::version::Origin;
 /// Files of up to this many bytes are read when they are opened: mapping them costs as much at this
 /// size even when nothing is touched, and twice as much when everything is.
 const SMALL_FILE: u64 = 128 * 1024;
-/// Buffers of Arrow data want to start at a multiple of this.
-const ALIGNMENT: usize = 64;
 
 /// An open entry.
 pub(crate) struct Entry {
@@ -367,33 +367,26 @@ fn first_read(size: u64) -> usize {
 /// The first `len` bytes of the file, aligned as by [`read_aligned`], if the kernel has them in memory.
 #[cfg(target_os = "linux")]
 fn read_at_once(file: impl AsFd, len: usize) -> Option<Bytes> {
-    let mut memory = vec![0; len + ALIGNMENT - 1];
-    let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT - 1);
-    let buffer = &mut memory[start..start + len];
-    let mut parts = [std::io::IoSliceMut::new(buffer)];
+    let mut memory = ReadMemory::new(len);
+    let mut parts = [std::io::IoSliceMut::new(memory.zeroed(len))];
     let read = rustix::io::preadv2(&file, &mut parts, 0, ReadWriteFlags::NOWAIT);
-    (read == Ok(len)).then(|| Bytes::from(memory).slice(start..start + len))
+    (read == Ok(len)).then(|| memory.freeze())
 }
 
 /// Reads `len` bytes from `offset` on into memory that starts at a multiple of 64; fewer only at the
-/// end of the file. The memory is not zeroed first.
-///
-/// # Memory
-///
-/// One allocation of `len + 63` bytes; `len` was checked against the size of the file.
+/// end of the file. The memory is not zeroed first; `len` was checked against the size of the file.
 fn read_aligned(file: impl AsFd, offset: u64, len: usize) -> Result<Bytes, Errno> {
     if len == 0 {
         return Ok(Bytes::new());
     }
-    let mut memory: Vec<u8> = Vec::with_capacity(len + ALIGNMENT - 1);
-    let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT - 1);
-    memory.resize(start, 0);
-    while memory.len() < start + len {
-        let at = offset + (memory.len() - start) as u64;
-        if retry(|| rustix::io::pread(&file, spare_capacity(&mut memory), at))? == 0 {
+    let mut memory = ReadMemory::new(len);
+    while memory.len() < len {
+        let at = offset + memory.len() as u64;
+        if retry(|| rustix::io::pread(&file, spare_capacity(memory.as_mut_vec()), at))? == 0 {
             break;
         }
     }
-    let end = memory.len().min(start + len);
-    Ok(Bytes::from(memory).slice(start..end))
+    let mut bytes = memory.freeze();
+    bytes.truncate(len);
+    Ok(bytes)
 }

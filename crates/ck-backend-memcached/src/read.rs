@@ -3,14 +3,11 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use ck_core::{BoxFuture, EntryReader, Error, Expiry, Key, Result, Version, offload};
+use ck_core::{BoxFuture, EntryReader, Error, Expiry, Key, ReadMemory, Result, Version, offload};
 
 use crate::bulk::Fetch;
 use crate::error::Fault;
 use crate::fleet::{Content, Fleet, Found};
-
-/// What memory for ranges is aligned to.
-const ALIGNMENT: usize = 64;
 
 /// An open entry.
 #[derive(Clone)]
@@ -119,12 +116,13 @@ impl Opened {
         };
         let mut memories = Vec::with_capacity(ranges.len());
         for range in ranges {
-            memories.push(Memory::new(checked(range, manifest.total_len())?));
+            let len = checked(range, manifest.total_len())?;
+            memories.push((ReadMemory::new(len), len));
         }
         // Each chunk is fetched once, whatever the ranges have of it.
         let mut wanted: BTreeMap<usize, Vec<(usize, &mut [u8])>> = BTreeMap::new();
-        for (range, memory) in ranges.iter().zip(&mut memories) {
-            let mut rest = memory.bytes();
+        for (range, (memory, len)) in ranges.iter().zip(&mut memories) {
+            let mut rest = memory.zeroed(*len);
             for index in manifest.chunks_of(range.clone()) {
                 let chunk = manifest.chunk(index);
                 let start = range.start.max(chunk.start);
@@ -157,7 +155,8 @@ impl Opened {
         };
         let deadline = self.fleet.deadline();
         self.fleet.read_chunks(fetches.collect(), &keep, deadline)?;
-        Ok(memories.into_iter().map(Memory::freeze).collect())
+        let filled = memories.into_iter().map(|(memory, _)| memory.freeze());
+        Ok(filled.collect())
     }
 
     fn last(&self) -> Option<(usize, Bytes)> {
@@ -169,33 +168,6 @@ impl Opened {
         Error::from(fault)
             .with("key", &self.key)
             .with("store", self.fleet.url())
-    }
-}
-
-/// Fresh memory for one range, as [`ck_core::aligned_bytes`] gives it, for several that are filled at once.
-struct Memory {
-    memory: Vec<u8>,
-    start: usize,
-    len: usize,
-}
-
-impl Memory {
-    fn new(len: usize) -> Self {
-        let memory = vec![0; if len == 0 { 0 } else { len + ALIGNMENT - 1 }];
-        let start = if len == 0 {
-            0
-        } else {
-            memory.as_ptr().align_offset(ALIGNMENT)
-        };
-        Self { memory, start, len }
-    }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        &mut self.memory[self.start..self.start + self.len]
-    }
-
-    fn freeze(self) -> Bytes {
-        Bytes::from(self.memory).slice(self.start..self.start + self.len)
     }
 }
 

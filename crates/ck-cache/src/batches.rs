@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
 use ck_arrow::{StoredBatch, TableReader, retained_bytes};
-use ck_core::{EntryReader, Error, ErrorKind, MemoryBudget, Reservation, Result, background};
+use ck_core::{
+    EntryReader, Error, ErrorKind, MemoryBudget, Reservation, Result, background, lend,
+    runs_in_place,
+};
 use tokio::sync::oneshot;
 
 use crate::source::feeds_a_put;
@@ -133,7 +136,15 @@ impl BatchSource {
             // Whoever asked may have gone.
             drop(sender.send(brought));
         };
-        background(bring).then_some(Ahead(result))
+        // A task has no thread of its own, and goes from heap to heap: what it took would lie in all of them.
+        let memory = match runs_in_place() {
+            true => {
+                let fetched = self.reader.fetched_bytes(place).unwrap_or(0);
+                fetched.saturating_add(self.entry.read_overhead(fetched))
+            }
+            false => 0,
+        };
+        background(lend(memory, bring)).then_some(Ahead(result))
     }
 }
 

@@ -205,6 +205,12 @@ pub trait EntryReader: fmt::Debug + Send + Sync + 'static {
     /// otherwise as [`Backend::open`].
     fn read(&self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>>;
 
+    /// Bytes that reading so many takes on top of them, at most: none, where they are stored as they are given.
+    fn read_overhead(&self, len: u64) -> u64 {
+        let _ = len;
+        0
+    }
+
     /// Several ranges at once; a store with round trips overlaps them.
     ///
     /// # Errors

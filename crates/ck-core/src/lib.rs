@@ -14,20 +14,19 @@
 //! - `conformance`: the behaviour suite (`conformance`) that every backend runs in its tests.
 #![deny(unsafe_code)]
 
-mod aligned;
 mod backend;
 mod budget;
 mod error;
 mod expiry;
 mod heap;
 mod key;
+mod memory;
 mod memory_entry;
 mod offload;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
 
-pub use aligned::aligned_bytes;
 pub use backend::{
     Backend, BoxFuture, Capabilities, ChangeListener, Cursor, EntryInfo, EntryReader, EntryWriter,
     Lease, Outcome, Page, Pruned, Rejection, Usage, Version, Watch, WriteMode, WriteOptions,
@@ -37,5 +36,6 @@ pub use error::{Error, ErrorKind, Result};
 pub use expiry::{Expiry, unix_now};
 pub use heap::{note_dropped, note_freed};
 pub use key::Key;
+pub use memory::{ReadMemory, aligned_bytes, lend, pass_on};
 pub use memory_entry::MemoryEntry;
 pub use offload::{background, block_on, complete, offload, runs_in_place};

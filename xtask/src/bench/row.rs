@@ -28,8 +28,8 @@ pub(super) struct Row {
     pub(super) hit_ratio: [Option<f64>; 2],
 }
 
-/// Reads what `benches/compare` prints: a line about the run, then one a row.
-pub(super) fn parse(lines: &str) -> Result<(About, Vec<Row>)> {
+/// Reads what `benches/compare` prints: a line about the run, then one a row, also of those that failed.
+pub(super) fn parse(lines: &str) -> Result<(About, Vec<Row>, Vec<String>)> {
     let mut values = lines.lines().map(|line| {
         let value: Value = serde_json::from_str(line).map_err(|e| format!("compare: {e}"))?;
         Ok(value)
@@ -37,11 +37,15 @@ pub(super) fn parse(lines: &str) -> Result<(About, Vec<Row>)> {
     let unexpected = |what: &str| format!("compare: {what} is not of the expected shape");
     let about = values.next().ok_or_else(|| unexpected("nothing"))??;
     let about = About::parse(&about).ok_or_else(|| unexpected("the first line"))?;
-    let rows = values.map(|value: Result<Value>| {
-        let value = value?;
-        Row::parse(&value).ok_or_else(|| unexpected(&value.to_string()))
-    });
-    Ok((about, rows.collect::<Result<_>>()?))
+    let (mut rows, mut failed) = (Vec::new(), Vec::new());
+    for value in values {
+        let value: Value = value?;
+        match value["failed"].as_str() {
+            Some(error) => failed.push(error.to_owned()),
+            None => rows.push(Row::parse(&value).ok_or_else(|| unexpected(&value.to_string()))?),
+        }
+    }
+    Ok((about, rows, failed))
 }
 
 impl About {
@@ -186,8 +190,10 @@ pub(super) mod tests {
 
     #[test]
     fn the_lines_of_the_program_are_read() {
-        let lines = format!("{ABOUT}\n{}\n", ROW.replace('\n', ""));
-        let (about, rows) = parse(&lines).unwrap();
+        let failed = r#"{"failed": "files: get / p: a miss"}"#;
+        let lines = format!("{ABOUT}\n{failed}\n{}\n", ROW.replace('\n', ""));
+        let (about, rows, failed) = parse(&lines).unwrap();
+        assert_eq!(failed, ["files: get / p: a miss"]);
         assert_eq!((about.cores, about.file_system.as_str()), (2, "ext4"));
         assert_eq!(about.versions, [("polars".to_owned(), "2".to_owned())]);
         assert_eq!(rows[0].name(), "files: put / p");

@@ -292,6 +292,15 @@ impl EntryReader for Opened {
         })
     }
 
+    /// The tags, and the rest of the first chunk and of the last.
+    fn read_overhead(&self, len: u64) -> u64 {
+        let chunk = self.body.chunk_bytes;
+        let tags = (len / chunk)
+            .saturating_add(2)
+            .saturating_mul(TAG_BYTES as u64);
+        tags.saturating_add(2 * chunk)
+    }
+
     fn read_ranges(&self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>>> {
         Box::pin(self.read_all(ranges))
     }

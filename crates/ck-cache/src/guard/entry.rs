@@ -87,6 +87,10 @@ impl EntryReader for Reader {
         }))
     }
 
+    fn read_overhead(&self, len: u64) -> u64 {
+        self.inner.read_overhead(len)
+    }
+
     fn read_ranges(&self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>>> {
         if self.inner.contiguous().is_some() {
             return self.inner.read_ranges(ranges);

@@ -1,0 +1,254 @@
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+/// Zero-copy Arrow decoding wants buffers to start at a multiple of this many bytes.
+const ALIGNMENT: usize = 64;
+
+/// Allocators get smaller blocks from anywhere, and keep them.
+const WORTHWHILE: u64 = 256 << 10;
+
+thread_local! {
+    /// What [`ReadMemory::new`] finds on this thread.
+    static LENT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Memory for bytes that are read, of which the first lies at a multiple of 64: what stores fill.
+///
+/// Column buffers can then be decoded where they lie.
+///
+/// # Memory
+///
+/// One allocation of `len + 63` bytes, which stay untouched until they are filled; or what was [lent](lend), which may
+/// be an eighth more.
+///
+/// # Examples
+///
+/// ```
+/// let mut memory = ck_core::ReadMemory::new(3);
+/// memory.extend_from_slice(b"ab");
+/// memory.extend_from_slice(b"c");
+/// let bytes = memory.freeze();
+/// assert_eq!(&bytes[..], b"abc");
+/// assert_eq!(bytes.as_ptr() as usize % 64, 0);
+/// ```
+#[derive(Debug)]
+pub struct ReadMemory {
+    memory: Vec<u8>,
+    start: usize,
+}
+
+impl ReadMemory {
+    /// Memory for `len` bytes, and none of them yet.
+    #[must_use]
+    pub fn new(len: usize) -> Self {
+        let wanted = len.saturating_add(ALIGNMENT - 1);
+        let most = wanted.saturating_add(wanted / 8);
+        let fits = |lent: &Vec<u8>| (wanted..=most).contains(&lent.capacity());
+        let mut memory = LENT.take();
+        if !fits(&memory) {
+            LENT.set(memory);
+            memory = Vec::with_capacity(if len == 0 { 0 } else { wanted });
+        }
+        let start = match len {
+            0 => 0,
+            _ => memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT - 1),
+        };
+        memory.resize(start, 0);
+        Self { memory, start }
+    }
+
+    /// How many bytes were filled.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.memory.len() - self.start
+    }
+
+    /// Whether none was filled.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Appends bytes. More than there is memory for move all to other memory, aligned or not.
+    pub fn extend_from_slice(&mut self, bytes: &[u8]) {
+        self.memory.extend_from_slice(bytes);
+    }
+
+    /// The vector to append to, for functions that fill the room that is left in one.
+    pub fn as_mut_vec(&mut self) -> &mut Vec<u8> {
+        &mut self.memory
+    }
+
+    /// The first `len` bytes, zeros where they were not filled.
+    pub fn zeroed(&mut self, len: usize) -> &mut [u8] {
+        self.memory.resize(self.start + len, 0);
+        &mut self.memory[self.start..]
+    }
+
+    /// What was filled.
+    #[must_use]
+    pub fn freeze(self) -> Bytes {
+        let filled = self.start.min(self.memory.len())..self.memory.len();
+        Bytes::from(self.memory).slice(filled)
+    }
+}
+
+/// Reads `len` bytes into fresh memory whose first byte lies at a multiple of 64.
+///
+/// `fill` gets the zeroed memory to fill; see [`ReadMemory`].
+///
+/// # Errors
+///
+/// Whatever `fill` returns.
+///
+/// # Examples
+///
+/// ```
+/// let bytes = ck_core::aligned_bytes(3, |memory| {
+///     memory.copy_from_slice(b"abc");
+///     Ok::<_, std::convert::Infallible>(())
+/// })?;
+/// assert_eq!(&bytes[..], b"abc");
+/// assert_eq!(bytes.as_ptr() as usize % 64, 0);
+/// # Ok::<(), std::convert::Infallible>(())
+/// ```
+pub fn aligned_bytes<E>(
+    len: usize,
+    fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+) -> Result<Bytes, E> {
+    let mut memory = ReadMemory::new(len);
+    fill(memory.zeroed(len))?;
+    Ok(memory.freeze())
+}
+
+/// Runs `future`, whose first read of about `len` bytes finds its memory taken already, by the thread that calls this.
+///
+/// Allocators give each thread a heap of its own, and the C library of GNU systems keeps up to 64 MiB at the end of
+/// each: so what stays should be in the heap of whoever keeps it, also where another thread reads. The memory follows
+/// `future` from thread to thread.
+pub fn lend<F: Future>(len: u64, future: F) -> impl Future<Output = F::Output> {
+    Lent::new(len, future)
+}
+
+/// Runs `future` with what is [lent](lend) to the caller, for stores that read on threads of their own.
+pub fn pass_on<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    Lent::of(LENT.take(), future)
+}
+
+struct Lent<F> {
+    memory: Vec<u8>,
+    future: Pin<Box<F>>,
+}
+
+impl<F> Lent<F> {
+    fn new(len: u64, future: F) -> Self {
+        let mut memory = Vec::new();
+        if let Ok(wanted) = usize::try_from(len)
+            && len >= WORTHWHILE
+        {
+            // Without memory the read itself will say so.
+            let _ = memory.try_reserve_exact(wanted.saturating_add(ALIGNMENT - 1));
+        }
+        Self::of(memory, future)
+    }
+
+    fn of(memory: Vec<u8>, future: F) -> Self {
+        let future = Box::pin(future);
+        Self { memory, future }
+    }
+}
+
+impl<F: Future> Future for Lent<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = &mut *self;
+        with_lent(&mut this.memory, || this.future.as_mut().poll(cx))
+    }
+}
+
+/// Runs `work` with `memory` lent; what it did not take is there again afterwards.
+fn with_lent<T>(memory: &mut Vec<u8>, work: impl FnOnce() -> T) -> T {
+    struct Scope<'a> {
+        memory: &'a mut Vec<u8>,
+        before: Vec<u8>,
+    }
+    impl Drop for Scope<'_> {
+        fn drop(&mut self) {
+            *self.memory = LENT.replace(std::mem::take(&mut self.before));
+        }
+    }
+    let before = LENT.replace(std::mem::take(memory));
+    let _scope = Scope { memory, before };
+    work()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::block_on;
+
+    #[test]
+    fn bytes_are_gathered_at_an_aligned_place_without_moving() {
+        for len in [0, 1, 63, 64, 65, 100_000] {
+            let mut memory = ReadMemory::new(len);
+            let start = memory.as_mut_vec().as_ptr();
+            for part in vec![7; len].chunks(999) {
+                memory.extend_from_slice(part);
+            }
+            assert_eq!(memory.as_mut_vec().as_ptr(), start);
+            assert_eq!(memory.len(), len);
+            let bytes = memory.freeze();
+            assert_eq!(bytes, vec![7; len]);
+            assert!(len == 0 || bytes.as_ptr() as usize % ALIGNMENT == 0);
+        }
+    }
+
+    fn address(memory: &mut ReadMemory) -> usize {
+        memory.as_mut_vec().as_ptr().addr()
+    }
+
+    #[test]
+    fn what_was_lent_serves_one_read_of_its_size_on_whatever_thread() {
+        const LEN: usize = 1 << 20;
+        let read = Lent::new(LEN as u64, async {
+            // Too small, too large, the one, another.
+            let small = ReadMemory::new(LEN / 4);
+            let large = ReadMemory::new(LEN + 1);
+            let (one, other) = (ReadMemory::new(LEN - 9), ReadMemory::new(LEN - 9));
+            [small, large, one, other].map(|mut memory| address(&mut memory))
+        });
+        let lent = read.memory.as_ptr().addr();
+        let found = thread::spawn(move || block_on(read)).join().unwrap();
+        let which = found.map(|address| address == lent);
+        assert_eq!(which, [false, false, true, false]);
+        assert_eq!(LENT.take().capacity(), 0);
+    }
+
+    #[test]
+    fn what_was_lent_is_passed_on_to_the_threads_of_a_store() {
+        const LEN: usize = 1 << 20;
+        let read = Lent::new(LEN as u64, async {
+            let on_its_own_thread = Box::pin(pass_on(async { address(&mut ReadMemory::new(LEN)) }));
+            let found = thread::spawn(move || block_on(on_its_own_thread));
+            found.join().unwrap()
+        });
+        let lent = read.memory.as_ptr().addr();
+        assert_eq!(block_on(read), lent);
+    }
+
+    #[test]
+    fn a_panic_leaves_nothing_lent() {
+        let read = lend(1 << 20, async { panic!("as a test wants it") });
+        assert!(thread::spawn(|| block_on::<_>(read)).join().is_err());
+        let read = lend(1 << 20, std::future::ready(()));
+        block_on(read);
+        assert_eq!(LENT.take().capacity(), 0);
+    }
+}
