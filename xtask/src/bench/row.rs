@@ -32,7 +32,7 @@ pub(super) struct Row {
 pub(super) fn parse(lines: &str) -> Result<(About, Vec<Row>, Vec<String>)> {
     let mut values = lines.lines().map(|line| {
         let value: Value = serde_json::from_str(line).map_err(|e| format!("compare: {e}"))?;
-        Ok(value)
+        Ok::<_, String>(value)
     });
     let unexpected = |what: &str| format!("compare: {what} is not of the expected shape");
     let about = values.next().ok_or_else(|| unexpected("nothing"))??;
