@@ -367,8 +367,8 @@ fn first_read(size: u64) -> usize {
 /// The first `len` bytes of the file, aligned as by [`read_aligned`], if the kernel has them in memory.
 #[cfg(target_os = "linux")]
 fn read_at_once(file: impl AsFd, len: usize) -> Option<Bytes> {
-    let mut memory = ReadMemory::new(len);
-    let mut parts = [std::io::IoSliceMut::new(memory.zeroed(len))];
+    let mut memory = ReadMemory::zeroed(len);
+    let mut parts = [std::io::IoSliceMut::new(memory.as_mut_slice())];
     let read = rustix::io::preadv2(&file, &mut parts, 0, ReadWriteFlags::NOWAIT);
     (read == Ok(len)).then(|| memory.freeze())
 }

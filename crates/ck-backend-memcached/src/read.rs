@@ -117,12 +117,12 @@ impl Opened {
         let mut memories = Vec::with_capacity(ranges.len());
         for range in ranges {
             let len = checked(range, manifest.total_len())?;
-            memories.push((ReadMemory::new(len), len));
+            memories.push(ReadMemory::zeroed(len));
         }
         // Each chunk is fetched once, whatever the ranges have of it.
         let mut wanted: BTreeMap<usize, Vec<(usize, &mut [u8])>> = BTreeMap::new();
-        for (range, (memory, len)) in ranges.iter().zip(&mut memories) {
-            let mut rest = memory.zeroed(*len);
+        for (range, memory) in ranges.iter().zip(&mut memories) {
+            let mut rest = memory.as_mut_slice();
             for index in manifest.chunks_of(range.clone()) {
                 let chunk = manifest.chunk(index);
                 let start = range.start.max(chunk.start);
@@ -155,8 +155,7 @@ impl Opened {
         };
         let deadline = self.fleet.deadline();
         self.fleet.read_chunks(fetches.collect(), &keep, deadline)?;
-        let filled = memories.into_iter().map(|(memory, _)| memory.freeze());
-        Ok(filled.collect())
+        Ok(memories.into_iter().map(ReadMemory::freeze).collect())
     }
 
     fn last(&self) -> Option<(usize, Bytes)> {

@@ -45,19 +45,28 @@ impl ReadMemory {
     /// Memory for `len` bytes, and none of them yet.
     #[must_use]
     pub fn new(len: usize) -> Self {
-        let wanted = len.saturating_add(ALIGNMENT - 1);
-        let most = wanted.saturating_add(wanted / 8);
-        let fits = |lent: &Vec<u8>| (wanted..=most).contains(&lent.capacity());
-        let mut memory = LENT.take();
-        if !fits(&memory) {
-            LENT.set(memory);
-            memory = Vec::with_capacity(if len == 0 { 0 } else { wanted });
-        }
-        let start = match len {
+        let memory = lent(len).unwrap_or_else(|| Vec::with_capacity(with_lead(len)));
+        Self::of(memory)
+    }
+
+    /// `len` bytes that are zero.
+    #[must_use]
+    pub fn zeroed(len: usize) -> Self {
+        // Fresh memory is zero already, without anybody touching it.
+        let memory = lent(len).unwrap_or_else(|| vec![0; with_lead(len)]);
+        let mut zeroed = Self::of(memory);
+        zeroed.memory.resize(zeroed.start + len, 0);
+        zeroed
+    }
+
+    fn of(mut memory: Vec<u8>) -> Self {
+        let start = match memory.capacity() {
             0 => 0,
             _ => memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT - 1),
         };
-        memory.resize(start, 0);
+        if memory.is_empty() {
+            memory.resize(start, 0);
+        }
         Self { memory, start }
     }
 
@@ -83,18 +92,35 @@ impl ReadMemory {
         &mut self.memory
     }
 
-    /// The first `len` bytes, zeros where they were not filled.
-    pub fn zeroed(&mut self, len: usize) -> &mut [u8] {
-        self.memory.resize(self.start + len, 0);
+    /// What was filled, to be written over.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
         &mut self.memory[self.start..]
     }
 
     /// What was filled.
     #[must_use]
     pub fn freeze(self) -> Bytes {
-        let filled = self.start.min(self.memory.len())..self.memory.len();
-        Bytes::from(self.memory).slice(filled)
+        Bytes::from(self.memory).slice(self.start..)
     }
+}
+
+/// With room for the first byte to be moved to a multiple of 64.
+fn with_lead(len: usize) -> usize {
+    match len {
+        0 => 0,
+        _ => len.saturating_add(ALIGNMENT - 1),
+    }
+}
+
+/// What is lent on this thread, if that is about what `len` bytes take.
+fn lent(len: usize) -> Option<Vec<u8>> {
+    let wanted = with_lead(len);
+    let memory = LENT.take();
+    if memory.capacity() > 0 && (wanted..=wanted + wanted / 8).contains(&memory.capacity()) {
+        return Some(memory);
+    }
+    LENT.set(memory);
+    None
 }
 
 /// Reads `len` bytes into fresh memory whose first byte lies at a multiple of 64.
@@ -120,8 +146,8 @@ pub fn aligned_bytes<E>(
     len: usize,
     fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
 ) -> Result<Bytes, E> {
-    let mut memory = ReadMemory::new(len);
-    fill(memory.zeroed(len))?;
+    let mut memory = ReadMemory::zeroed(len);
+    fill(memory.as_mut_slice())?;
     Ok(memory.freeze())
 }
 
@@ -151,7 +177,7 @@ impl<F> Lent<F> {
             && len >= WORTHWHILE
         {
             // Without memory the read itself will say so.
-            let _ = memory.try_reserve_exact(wanted.saturating_add(ALIGNMENT - 1));
+            let _ = memory.try_reserve_exact(with_lead(wanted));
         }
         Self::of(memory, future)
     }
@@ -207,6 +233,10 @@ mod tests {
             let bytes = memory.freeze();
             assert_eq!(bytes, vec![7; len]);
             assert!(len == 0 || bytes.as_ptr() as usize % ALIGNMENT == 0);
+            let mut zeroed = ReadMemory::zeroed(len);
+            assert_eq!(zeroed.as_mut_slice(), vec![0; len]);
+            let bytes = zeroed.freeze();
+            assert!(len == 0 || bytes.as_ptr() as usize % ALIGNMENT == 0);
         }
     }
 
@@ -221,7 +251,7 @@ mod tests {
             // Too small, too large, the one, another.
             let small = ReadMemory::new(LEN / 4);
             let large = ReadMemory::new(LEN + 1);
-            let (one, other) = (ReadMemory::new(LEN - 9), ReadMemory::new(LEN - 9));
+            let (one, other) = (ReadMemory::zeroed(LEN - 9), ReadMemory::new(LEN - 9));
             [small, large, one, other].map(|mut memory| address(&mut memory))
         });
         let lent = read.memory.as_ptr().addr();

@@ -39,7 +39,7 @@ pub(super) fn parse(lines: &str) -> Result<(About, Vec<Row>, Vec<String>)> {
     let about = About::parse(&about).ok_or_else(|| unexpected("the first line"))?;
     let (mut rows, mut failed) = (Vec::new(), Vec::new());
     for value in values {
-        let value: Value = value?;
+        let value = value?;
         match value["failed"].as_str() {
             Some(error) => failed.push(error.to_owned()),
             None => rows.push(Row::parse(&value).ok_or_else(|| unexpected(&value.to_string()))?),
