@@ -232,11 +232,11 @@ mod tests {
             assert_eq!(memory.len(), len);
             let bytes = memory.freeze();
             assert_eq!(bytes, vec![7; len]);
-            assert!(len == 0 || bytes.as_ptr() as usize % ALIGNMENT == 0);
+            assert!(len == 0 || bytes.as_ptr().align_offset(ALIGNMENT) == 0);
             let mut zeroed = ReadMemory::zeroed(len);
             assert_eq!(zeroed.as_mut_slice(), vec![0; len]);
             let bytes = zeroed.freeze();
-            assert!(len == 0 || bytes.as_ptr() as usize % ALIGNMENT == 0);
+            assert!(len == 0 || bytes.as_ptr().align_offset(ALIGNMENT) == 0);
         }
     }
 
