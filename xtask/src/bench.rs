@@ -17,8 +17,8 @@ pub(crate) const USAGE: &str = "bench [--quick] [--only PATTERN] [--json] [--sav
     Measures the same work beside the peers, in turns within one run (benches/compare), at 256 MiB a
     table (--quick: 32 MiB, fewer rounds, no memory). PATTERN is a part of the names of rows. Reports what a
     peer does faster, or in less memory or fewer bytes, without a reason in
-    benches/compare/reasons.toml, and reasons that do not hold any more. A run of everything writes
-    docs/benchmarks.md and its pictures; --saved writes them again from the figures of the last one, which are
+    benches/compare/reasons.toml, and reasons that do not hold any more. A run of everything, unless
+    a row failed, writes docs/benchmarks.md and its pictures; --saved writes them again from the figures of the last one, which are
     in target/bench.jsonl. --json prints the seconds of all rounds as lines of JSON.
 ";
 
@@ -53,7 +53,8 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         waits = waiting::parse(&lines)?;
         options.print(&lines, &waiting::table(&waits));
     }
-    if let (true, Some(about)) = (options.writes_page(), &about) {
+    // A page without the rows that failed would look complete.
+    if let (true, true, Some(about)) = (options.writes_page(), problems.is_empty(), &about) {
         page::write(about, &rows, &waits, &reasons)?;
     }
     // Whether they hold in the next run nobody knows: reasons are taken out by people.

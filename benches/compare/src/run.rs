@@ -21,8 +21,11 @@ pub(crate) fn compare(scene: &Scene, rows: &[Row], pattern: &str) -> Result<()> 
     for (number, row) in chosen.iter().enumerate() {
         let start = Instant::now();
         // The rows after it are worth their time all the same.
-        let measured = measure(scene, row)
-            .unwrap_or_else(|error| json!({"failed": format!("{}: {error}", row.name())}));
+        let measured = measure(scene, row).unwrap_or_else(|error| {
+            let failed = format!("{}: {error}", row.name());
+            eprintln!("failed: {failed}");
+            json!({ "failed": failed })
+        });
         println!("{measured}");
         eprintln!(
             "[{}/{}] {} ({:.1} s)",

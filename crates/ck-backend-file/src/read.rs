@@ -386,6 +386,7 @@ fn read_aligned(file: impl AsFd, offset: u64, len: usize) -> Result<Bytes, Errno
             break;
         }
     }
+    // Where more memory was lent, more of the file has come.
     let mut bytes = memory.freeze();
     bytes.truncate(len);
     Ok(bytes)

@@ -87,7 +87,8 @@ impl ReadMemory {
         self.memory.extend_from_slice(bytes);
     }
 
-    /// The vector to append to, for functions that fill the room that is left in one.
+    /// The vector to append to, for functions that fill the room that is left in one, which may be more than was
+    /// asked for. What it holds already must stay.
     pub fn as_mut_vec(&mut self) -> &mut Vec<u8> {
         &mut self.memory
     }
@@ -116,7 +117,9 @@ fn with_lead(len: usize) -> usize {
 fn lent(len: usize) -> Option<Vec<u8>> {
     let wanted = with_lead(len);
     let memory = LENT.take();
-    if memory.capacity() > 0 && (wanted..=wanted + wanted / 8).contains(&memory.capacity()) {
+    if memory.capacity() > 0
+        && (wanted..=wanted.saturating_add(wanted / 8)).contains(&memory.capacity())
+    {
         return Some(memory);
     }
     LENT.set(memory);
@@ -156,11 +159,29 @@ pub fn aligned_bytes<E>(
 /// Allocators give each thread a heap of its own, and the C library of GNU systems keeps up to 64 MiB at the end of
 /// each: so what stays should be in the heap of whoever keeps it, also where another thread reads. The memory follows
 /// `future` from thread to thread.
+///
+/// # Memory
+///
+/// `len + 63` bytes until a read takes them or the future is dropped, of which none is touched; nothing below 256 KiB. A
+/// read that finds no memory takes its own.
+///
+/// # Examples
+///
+/// ```
+/// use ck_core::{ReadMemory, block_on, lend};
+///
+/// let len = 1 << 20;
+/// let read = lend(len as u64, async move { ReadMemory::zeroed(len).freeze() });
+/// // Read by another thread, in the heap of this one.
+/// let bytes = std::thread::spawn(|| block_on(read)).join().unwrap();
+/// assert_eq!(bytes.len(), len);
+/// ```
 pub fn lend<F: Future>(len: u64, future: F) -> impl Future<Output = F::Output> {
     Lent::new(len, future)
 }
 
-/// Runs `future` with what is [lent](lend) to the caller, for stores that read on threads of their own.
+/// Runs `future` with what is [lent](lend) to the caller: for stores that read on threads of their own, which what is
+/// lent does not reach otherwise.
 pub fn pass_on<F: Future>(future: F) -> impl Future<Output = F::Output> {
     Lent::of(LENT.take(), future)
 }
