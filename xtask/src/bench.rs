@@ -18,8 +18,8 @@ pub(crate) const USAGE: &str = "bench [--quick] [--only PATTERN] [--json] [--sav
     table (--quick: 32 MiB, fewer rounds, no memory). PATTERN is a part of the names of rows. Reports what a
     peer does faster, or in less memory or fewer bytes, without a reason in
     benches/compare/reasons.toml, and reasons that do not hold any more. A run of everything, unless
-    a row failed, writes docs/benchmarks.md and its pictures; --saved writes them again from the figures of the last one, which are
-    in target/bench.jsonl. --json prints the seconds of all rounds as lines of JSON.
+    a row failed, writes docs/benchmarks.md and its pictures; --saved writes them again from the figures of
+    the last one, which are in target/bench.jsonl. --json prints the seconds of all rounds as lines of JSON.
 ";
 
 /// Where the reasons stand.
