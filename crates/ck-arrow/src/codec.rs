@@ -45,7 +45,8 @@ impl Codec {
 pub(crate) struct Compressor {
     codec: Codec,
     zstd: Option<zstd::bulk::Compressor<'static>>,
-    /// Where compressed bytes arise, before it is known how many there are.
+    /// Where compressed bytes arise, before it is known how many there are: a whole buffer with zstd, a block with
+    /// lz4.
     scratch: Vec<u8>,
 }
 
@@ -62,7 +63,7 @@ impl Compressor {
         })
     }
 
-    /// The buffer as it is stored: one or two pieces. An empty buffer stays empty.
+    /// The buffer as it is stored, in pieces. An empty buffer stays empty.
     ///
     /// `was_plain` says that its like in the batch before did not shrink.
     pub(crate) fn compress(&mut self, buffer: &Buffer, was_plain: bool) -> Result<Vec<Bytes>> {
@@ -71,8 +72,8 @@ impl Compressor {
         }
         if buffer.len() < SAMPLED || !was_plain || self.shrinks(buffer)? {
             let compressed = self.frame(buffer)?;
-            if compressed.len() < PREFIX + buffer.len() {
-                return Ok(vec![Bytes::copy_from_slice(compressed)]);
+            if length(&compressed) < PREFIX + buffer.len() {
+                return Ok(compressed);
             }
         }
         Ok(vec![
@@ -87,54 +88,70 @@ impl Compressor {
         let starts = [0, middle - middle % 64, buffer.len() - SAMPLE];
         let mut bytes = 0;
         for start in starts {
-            bytes += self.frame(&buffer[start..start + SAMPLE])?.len();
+            bytes += length(&self.frame(&buffer[start..start + SAMPLE])?);
         }
         Ok(bytes < starts.len() * SAMPLE / 100 * 97)
     }
 
     /// The plain length and the compressed bytes.
-    fn frame(&mut self, plain: &[u8]) -> Result<&[u8]> {
+    fn frame(&mut self, plain: &[u8]) -> Result<Vec<Bytes>> {
+        let prefix = (plain.len() as u64).to_le_bytes();
         let bound = match self.codec {
-            Codec::Zstd(_) => zstd::zstd_safe::compress_bound(plain.len()),
-            _ => lz4_frame_bound(plain.len()),
+            Codec::Zstd(_) => PREFIX + zstd::zstd_safe::compress_bound(plain.len()),
+            _ => LZ4_ROOM + lz4_flex::block::get_maximum_output_size(plain.len().min(LZ4_BLOCK)),
         };
-        if self.scratch.len() < PREFIX + bound {
+        if self.scratch.len() < bound {
             // Not grown: that would hold both at once, and take twice as much to be ready for more.
             self.scratch = Vec::new();
-            self.scratch = vec![0; (PREFIX + bound).next_multiple_of(SCRATCH_STEP)];
+            self.scratch = vec![0; bound.next_multiple_of(SCRATCH_STEP)];
         }
-        let (prefix, out) = self.scratch.split_at_mut(PREFIX);
-        prefix.copy_from_slice(&(plain.len() as u64).to_le_bytes());
-        let written = match &mut self.zstd {
-            Some(zstd) => zstd.compress_to_buffer(plain, out).map_err(failed)?,
-            None => lz4_frame(plain, out)?,
+        let Some(zstd) = &mut self.zstd else {
+            return lz4_frame(prefix, plain, &mut self.scratch);
         };
-        Ok(&self.scratch[..PREFIX + written])
+        let out = &mut self.scratch[PREFIX..];
+        let written = zstd.compress_to_buffer(plain, out).map_err(failed)?;
+        self.scratch[..PREFIX].copy_from_slice(&prefix);
+        Ok(vec![Bytes::copy_from_slice(
+            &self.scratch[..PREFIX + written],
+        )])
     }
 }
 
-/// The head of an LZ4 frame: its magic, independent blocks of at most 4 MiB, no checksums, and the
+fn length(pieces: &[Bytes]) -> usize {
+    pieces.iter().map(Bytes::len).sum()
+}
+
+/// The head of an LZ4 frame: its magic, independent blocks of at most 1 MiB, no checksums, and the
 /// check of those settings. <https://github.com/lz4/lz4/blob/dev/doc/lz4_Frame_format.md>
-const LZ4_HEAD: [u8; 7] = [0x04, 0x22, 0x4d, 0x18, 0x60, 0x70, 0x73];
-const LZ4_BLOCK: usize = 4 << 20;
+const LZ4_HEAD: [u8; 7] = [0x04, 0x22, 0x4d, 0x18, 0x60, 0x60, 0x51];
+/// Matches reach back 64 KiB, so larger blocks compress hardly better, and each thread takes memory for one.
+const LZ4_BLOCK: usize = 1 << 20;
 const LZ4_END: [u8; 4] = [0; 4];
 /// Marks a block that is stored plain.
 const LZ4_PLAIN: u32 = 1 << 31;
+/// What stands around the block of a frame that has no other.
+const LZ4_ROOM: usize = PREFIX + LZ4_HEAD.len() + LZ4_WORD + LZ4_END.len();
+/// The length of a block, which stands before it.
+const LZ4_WORD: usize = size_of::<u32>();
 
-fn lz4_frame_bound(len: usize) -> usize {
-    let blocks = len.div_ceil(LZ4_BLOCK);
-    let block = 4 + lz4_flex::block::get_maximum_output_size(len.min(LZ4_BLOCK));
-    LZ4_HEAD.len() + blocks * block + LZ4_END.len()
-}
-
-/// Writes an LZ4 frame into `out`, which has room for it; its length.
+/// The blocks of an LZ4 frame, a piece each: the first begins with `prefix` and the head, the last has the end.
+/// They arise in `scratch`, which has room for one.
 ///
 /// The blocks are compressed from where they lie; the encoder for streams would copy them first.
-fn lz4_frame(plain: &[u8], out: &mut [u8]) -> Result<usize> {
-    out[..LZ4_HEAD.len()].copy_from_slice(&LZ4_HEAD);
-    let mut end = LZ4_HEAD.len();
-    for block in plain.chunks(LZ4_BLOCK) {
-        let (head, body) = out[end..].split_at_mut(4);
+fn lz4_frame(prefix: [u8; PREFIX], plain: &[u8], scratch: &mut [u8]) -> Result<Vec<Bytes>> {
+    let blocks = plain.len().div_ceil(LZ4_BLOCK);
+    let mut pieces = Vec::with_capacity(blocks);
+    for (i, block) in plain.chunks(LZ4_BLOCK).enumerate() {
+        let mut end = 0;
+        let mut add = |bytes: &[u8]| {
+            scratch[end..][..bytes.len()].copy_from_slice(bytes);
+            end += bytes.len();
+        };
+        if i == 0 {
+            add(&prefix);
+            add(&LZ4_HEAD);
+        }
+        let (head, body) = scratch[end..].split_at_mut(LZ4_WORD);
         let compressed = lz4_flex::block::compress_into(block, body)
             .map_err(|error| failed(std::io::Error::other(error)))?;
         let (len, mark) = if compressed < block.len() {
@@ -143,19 +160,23 @@ fn lz4_frame(plain: &[u8], out: &mut [u8]) -> Result<usize> {
             body[..block.len()].copy_from_slice(block);
             (block.len(), LZ4_PLAIN)
         };
-        // A block has at most 4 MiB.
+        // A block has at most 1 MiB.
         let word = u32::try_from(len).unwrap_or(0) | mark;
         head.copy_from_slice(&word.to_le_bytes());
-        end += 4 + len;
+        end += LZ4_WORD + len;
+        if i + 1 == blocks {
+            scratch[end..][..LZ4_END.len()].copy_from_slice(&LZ4_END);
+            end += LZ4_END.len();
+        }
+        pieces.push(Bytes::copy_from_slice(&scratch[..end]));
     }
-    out[end..end + LZ4_END.len()].copy_from_slice(&LZ4_END);
-    Ok(end + LZ4_END.len())
+    Ok(pieces)
 }
 
 /// Decompresses the blocks that follow [`LZ4_HEAD`] into `plain`; how many bytes they have.
 ///
-/// They come out where they belong. The decoder for streams takes two blocks of memory first, 8 MiB for
-/// every buffer, however small it is.
+/// They come out where they belong. The decoder for streams takes two blocks of memory first, for every buffer,
+/// however small it is.
 fn lz4_blocks(mut blocks: &[u8], plain: &mut [u8]) -> Result<usize> {
     let cut_off = || damaged("a compressed buffer ends within a block");
     let mut end = 0;
@@ -385,12 +406,15 @@ mod tests {
     #[test]
     fn a_frame_that_is_cut_off_or_goes_on_is_refused() {
         let plain = [vec![1; LZ4_BLOCK], noise(1000)].concat();
-        let mut frame = vec![0; lz4_frame_bound(plain.len())];
-        let len = lz4_frame(&plain, &mut frame).unwrap();
-        frame.truncate(len);
+        let pieces = Compressor::new(Codec::Lz4)
+            .unwrap()
+            .compress(&Buffer::from(&plain[..]), false)
+            .unwrap();
+        assert_eq!(pieces.len(), 2);
+        let frame = &pieces.concat()[PREFIX..];
         let mut decompressor = Decompressor::new(CompressionType::LZ4_FRAME).unwrap();
         let mut out = vec![0; plain.len()];
-        decompressor.decompress_into(&frame, &mut out).unwrap();
+        decompressor.decompress_into(frame, &mut out).unwrap();
         assert_eq!(out, plain);
         for cut in (0..20).chain((frame.len() - 1010..frame.len()).step_by(100)) {
             assert!(
@@ -401,7 +425,7 @@ mod tests {
             );
         }
         for more in [&[0][..], &LZ4_END, &LZ4_HEAD] {
-            let longer = [&frame, more].concat();
+            let longer = [frame, more].concat();
             assert!(decompressor.decompress_into(&longer, &mut out).is_err());
         }
     }
@@ -425,7 +449,7 @@ mod tests {
                 .unwrap()
                 .compress(&Buffer::from(&[5_u8; 1000][..]), false)
                 .unwrap();
-            let compressed = &stored[0][PREFIX..];
+            let compressed = &stored.concat()[PREFIX..];
             let mut decompressor = Decompressor::new(codec.ipc().unwrap()).unwrap();
             for claim in [0, 999, 1001] {
                 assert!(

@@ -136,14 +136,12 @@ impl BatchSource {
             // Whoever asked may have gone.
             drop(sender.send(brought));
         };
-        // What is decompressed stays nowhere. A task has no thread of its own, and goes from heap to heap: what it took
-        // would lie in all of them.
-        let stays = runs_in_place() && self.may_be_compressed(place).is_ok_and(|may| !may);
-        let fetched = self.reader.fetched_bytes(place).unwrap_or(0);
-        let memory = match stays {
-            true => fetched.saturating_add(self.entry.read_overhead(fetched)),
+        // A task has no thread of its own, and goes from heap to heap: what it took would lie in all of them.
+        let memory = match runs_in_place() {
+            true => self.reader.fetched_bytes(place).unwrap_or(0),
             false => 0,
         };
+        let memory = memory.saturating_add(self.entry.read_overhead(memory));
         background(lend(memory, bring)).then_some(Ahead(result))
     }
 }

@@ -5,6 +5,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
+use crate::runs_in_place;
+
 /// Zero-copy Arrow decoding wants buffers to start at a multiple of this many bytes.
 const ALIGNMENT: usize = 64;
 
@@ -180,10 +182,15 @@ pub fn lend<F: Future>(len: u64, future: F) -> impl Future<Output = F::Output> {
     Lent::new(len, future)
 }
 
-/// Runs `future` with what is [lent](lend) to the caller: for stores that read on threads of their own, which what is
-/// lent does not reach otherwise.
-pub fn pass_on<F: Future>(future: F) -> impl Future<Output = F::Output> {
-    Lent::of(LENT.take(), future)
+/// Runs `future`, a read of `len` bytes at one place, with what is [lent](lend) to the caller, or else with memory that is
+/// taken now where the caller [runs in place](runs_in_place): for stores that read on threads of their own, which what
+/// is lent does not reach otherwise.
+///
+/// # Memory
+///
+/// As [`lend`].
+pub fn pass_on<F: Future>(len: u64, future: F) -> impl Future<Output = F::Output> {
+    Lent::passed_on(len, future)
 }
 
 struct Lent<F> {
@@ -201,6 +208,14 @@ impl<F> Lent<F> {
             let _ = memory.try_reserve_exact(with_lead(wanted));
         }
         Self::of(memory, future)
+    }
+
+    fn passed_on(len: u64, future: F) -> Self {
+        let memory = LENT.take();
+        match memory.capacity() {
+            0 if runs_in_place() => Self::new(len, future),
+            _ => Self::of(memory, future),
+        }
     }
 
     fn of(memory: Vec<u8>, future: F) -> Self {
@@ -286,12 +301,23 @@ mod tests {
     fn what_was_lent_is_passed_on_to_the_threads_of_a_store() {
         const LEN: usize = 1 << 20;
         let read = Lent::new(LEN as u64, async {
-            let on_its_own_thread = Box::pin(pass_on(async { address(&mut ReadMemory::new(LEN)) }));
+            let read = async { address(&mut ReadMemory::new(LEN)) };
+            let on_its_own_thread = Box::pin(pass_on(0, read));
             let found = thread::spawn(move || block_on(on_its_own_thread));
             found.join().unwrap()
         });
         let lent = read.memory.as_ptr().addr();
         assert_eq!(block_on(read), lent);
+    }
+
+    #[test]
+    fn a_caller_in_place_takes_the_memory_of_what_another_thread_reads() {
+        const LEN: usize = 1 << 20;
+        let read = Box::pin(async { address(&mut ReadMemory::new(LEN)) });
+        let read = Lent::passed_on(LEN as u64, read);
+        let taken = read.memory.as_ptr().addr();
+        let found = thread::spawn(move || block_on(read)).join().unwrap();
+        assert_eq!(found, taken);
     }
 
     #[test]
