@@ -72,10 +72,15 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         if chosen.is_empty() {
             return Err(format!("memtest: no case matches {:?}", options.pattern));
         }
-        let record = measure(&programs, &cases, &chosen, &options, earlier, &mut problems)?;
-        if !options.dev {
-            record.save(&path)?;
-        }
+        let saved = (!options.dev).then_some(path.as_path());
+        let record = measure(
+            &programs,
+            &cases,
+            &chosen,
+            &options,
+            (earlier, saved),
+            &mut problems,
+        )?;
         (
             chosen.iter().map(|case| case.name.as_str()).collect(),
             record,
@@ -164,16 +169,20 @@ impl Options {
     }
 }
 
-/// Runs the chosen cases at every size; those that share a directory and a server one after the other. A case that
-/// fails is a problem, and does not keep the others from being measured.
+/// Runs the chosen cases at every size, those that share a directory and a server one after the other, and adds each
+/// run to the record and to where that is saved. A case that fails is a problem, and does not keep the others from being
+/// measured.
 fn measure(
     programs: &Programs,
     all: &[Case],
     chosen: &[&Case],
     options: &Options,
-    mut record: Record,
+    (mut record, saved): (Record, Option<&Path>),
     problems: &mut Vec<String>,
 ) -> Result<Record> {
+    if let Some(path) = saved {
+        record.save(path)?;
+    }
     let base = target_dir().join("memtest");
     remove(&base)?;
     for (i, &size) in options.sizes.iter().enumerate() {
@@ -196,6 +205,9 @@ fn measure(
                 match measure(case) {
                     Ok(run) => {
                         run.print(&case.name, start.elapsed().as_secs_f64(), options.json);
+                        if let Some(path) = saved {
+                            Record::append(path, &case.name, &run)?;
+                        }
                         record.add(&case.name, run);
                     }
                     Err(problem) => problems.push(problem),

@@ -32,6 +32,18 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(110, 60, 20),
 ];
 
+/// Others, for what is not ours: Tol's muted colours without those that are like the ones above.
+const PEER_COLOURS: [RGBColor; 8] = [
+    RGBColor(136, 34, 85),
+    RGBColor(17, 119, 51),
+    RGBColor(51, 34, 136),
+    RGBColor(153, 153, 51),
+    RGBColor(204, 102, 119),
+    RGBColor(170, 68, 153),
+    RGBColor(150, 150, 150),
+    RGBColor(0, 0, 0),
+];
+
 /// Lines over two axes.
 pub(crate) struct Chart {
     pub(crate) title: String,
@@ -120,9 +132,9 @@ impl Chart {
             .x_label_formatter(&x_tick)
             .y_label_formatter(&y_tick)
             .draw()?;
-        for (i, line) in self.lines.iter().enumerate() {
+        for (line, colour) in self.lines.iter().zip(self.colours()) {
             let points: Vec<_> = line.points.iter().map(|p| (x.at(p.0), y.at(p.1))).collect();
-            let style = COLOURS[i % COLOURS.len()].stroke_width(2);
+            let style = colour.stroke_width(2);
             if line.peer {
                 chart.draw_series(DashedLineSeries::new(points.iter().copied(), 6, 4, style))?;
             } else {
@@ -142,14 +154,24 @@ impl Chart {
         self.legend(&legend)
     }
 
+    /// Of each line; no two are alike as long as there are eight of a kind at most.
+    fn colours(&self) -> Vec<RGBColor> {
+        let (mut own, mut others) = (COLOURS.iter().cycle(), PEER_COLOURS.iter().cycle());
+        let colours = self.lines.iter().filter_map(|line| match line.peer {
+            true => others.next(),
+            false => own.next(),
+        });
+        colours.copied().collect()
+    }
+
     /// Names in the order of the lines' right ends, so that eyes need not search.
     fn legend(&self, area: &Area<'_>) -> Drawn {
         let last = |line: &Line| line.points.last().map_or(f64::MIN, |point| point.1);
-        let mut order: Vec<_> = self.lines.iter().enumerate().collect();
-        order.sort_by(|a, b| last(b.1).total_cmp(&last(a.1)));
-        for (row, (i, line)) in order.into_iter().enumerate() {
+        let mut order: Vec<_> = self.lines.iter().zip(self.colours()).collect();
+        order.sort_by(|a, b| last(b.0).total_cmp(&last(a.0)));
+        for (row, (line, colour)) in order.into_iter().enumerate() {
             let y = 16 + 20 * i32::try_from(row)?;
-            let style = COLOURS[i % COLOURS.len()].stroke_width(3);
+            let style = colour.stroke_width(3);
             let dashes: &[(i32, i32)] = if line.peer {
                 &[(0, 7), (12, 19)]
             } else {

@@ -1,3 +1,5 @@
+use std::thread;
+
 use crate::cmd::Cmd;
 use crate::{Result, debian};
 
@@ -28,9 +30,12 @@ pub(crate) fn all(args: &[String]) -> (Vec<String>, Result<()>) {
             .args(args)
             .tee(is_summary);
     }
+    // Half of the time they wait: for servers, for deadlines, for each other.
+    let threads = 2 * thread::available_parallelism().map_or(1, usize::from);
     let (mut summary, tests) = Cmd::cargo()
         .args(["nextest", "run"])
         .args(scope)
+        .args(["--test-threads", &threads.to_string()])
         .args(args)
         .tee(is_summary);
     let (doc_summary, doc_tests) = Cmd::cargo()

@@ -20,6 +20,8 @@ pub(super) struct Picture {
 
 enum Cases {
     Op(&'static str),
+    /// Of an operation with encryption.
+    Encrypted(&'static str),
     Named(&'static [(&'static str, &'static str)]),
 }
 
@@ -58,6 +60,18 @@ pub(super) const PICTURES: &[Picture] = &[
         name: "verify",
         title: "Verification of an entry",
         cases: Cases::Op("verify"),
+        peers: None,
+    },
+    Picture {
+        name: "put-encrypted",
+        title: "Put of a table in memory, encrypted",
+        cases: Cases::Encrypted("put"),
+        peers: None,
+    },
+    Picture {
+        name: "batches-encrypted",
+        title: "Get by batches, encrypted",
+        cases: Cases::Encrypted("batches"),
         peers: None,
     },
     Picture {
@@ -134,17 +148,24 @@ impl Picture {
             let points = run.points(KIND);
             (!points.is_empty()).then_some((run.bytes, line(&name, points, false)))
         });
-        let lines: Vec<_> = lines.collect();
-        let size = lines.iter().map(|(bytes, _)| *bytes).max()?;
-        let at_size = lines.into_iter().filter(|(bytes, _)| *bytes == size);
-        let size = report::bytes(size);
+        let mut lines: Vec<_> = lines.collect();
+        let bytes = lines.iter().map(|(bytes, _)| *bytes).max()?;
+        let peers = self.peers(record).filter_map(|(name, runs)| {
+            let points = runs.iter().find(|run| run.bytes == bytes)?.points(KIND);
+            (!points.is_empty()).then(|| (bytes, line(&name, points, true)))
+        });
+        lines.extend(peers);
+        let has_peers = lines.iter().any(|(_, line)| line.peer);
+        let at_size = lines.into_iter().filter(|(size, _)| *size == bytes);
+        let size = report::bytes(bytes);
+        let dashed = if has_peers { "; dashed: not ours" } else { "" };
         Some(Chart {
             title: format!("{}: memory over time", self.title),
             note: format!(
-                "source of {size}; heap and stacks resident (RssAnon) above what stood before, sampled every 2 ms"
+                "source of {size}; heap and stacks resident (RssAnon) above what stood before, sampled every 2 ms{dashed}"
             ),
             x: axis("time since the start", Unit::Seconds, false),
-            y: axis("memory above the source", Unit::Bytes, false),
+            y: axis("memory above the source", Unit::Bytes, has_peers),
             lines: at_size.map(|(_, line)| line).collect(),
             bound: None,
         })
@@ -160,14 +181,8 @@ impl Picture {
         if lines.is_empty() {
             return None;
         }
-        if let Some(work) = self.peers {
-            let prefix = format!("peer-{work}-");
-            let peers = record.cases().filter_map(|(case, runs)| {
-                let name = case.strip_prefix(&prefix)?;
-                Some(line(&peer_name(name), highest(record, runs.iter()), true))
-            });
-            lines.extend(peers);
-        }
+        let peers = self.peers(record);
+        lines.extend(peers.map(|(name, runs)| line(&name, highest(record, runs.iter()), true)));
         let gives_a_table = self.gives_a_table(ceilings);
         if gives_a_table {
             let table = lines[0].points.iter().map(|&(size, _)| (size, size));
@@ -180,6 +195,15 @@ impl Picture {
             y: axis("peak above the source", Unit::Bytes, true),
             lines,
             bound: self.bound(ceilings).filter(|_| !gives_a_table),
+        })
+    }
+
+    /// The same work by other systems.
+    fn peers<'a>(&self, record: &'a Record) -> impl Iterator<Item = (String, &'a [Run])> {
+        let prefix = self.peers.map(|work| format!("peer-{work}-"));
+        record.cases().filter_map(move |(case, runs)| {
+            let name = case.strip_prefix(prefix.as_deref()?)?;
+            Some((peer_name(name), runs))
         })
     }
 
@@ -211,13 +235,18 @@ impl Picture {
                 .iter()
                 .map(|&(case, name)| (name.to_owned(), vec![case.to_owned()]))
                 .collect(),
-            Cases::Op(op) => {
+            Cases::Op(op) | Cases::Encrypted(op) => {
+                let form = match self.cases {
+                    Cases::Encrypted(_) => "-encrypted",
+                    _ => "",
+                };
                 let lines = STORES
                     .iter()
                     .flat_map(|store| CODECS.map(|codec| (store, codec)));
                 lines
                     .map(|((store, store_name), (codec, codec_name))| {
-                        let cases = SOURCES.map(|source| format!("{store}-{op}-{codec}-{source}"));
+                        let cases =
+                            SOURCES.map(|source| format!("{store}-{op}-{codec}-{source}{form}"));
                         (format!("{store_name}, {codec_name}"), cases.to_vec())
                     })
                     .collect()
@@ -317,7 +346,20 @@ mod tests {
         let dir = target_dir().join("xtask-tests/plots");
         let drawn = put.draw(&record, &ceilings, &dir).unwrap();
         assert_eq!(drawn, ["memory-put-time.svg", "memory-put-size.svg"]);
-        assert!(read(&dir.join(&drawn[0])).unwrap().contains("Redis, zstd"));
+        for drawn in drawn {
+            let picture = read(&dir.join(&drawn)).unwrap();
+            for line in ["Redis, zstd", "pyarrow feather, zstd", "dashed: not ours"] {
+                assert!(picture.contains(line), "{drawn}: {line}");
+            }
+        }
+        record.add("redis-put-zstd-views-encrypted", run(64, 9 << 20));
+        let encrypted = PICTURES
+            .iter()
+            .find(|picture| picture.name == "put-encrypted")
+            .unwrap();
+        let chart = encrypted.over_time(&record).unwrap();
+        let names: Vec<_> = chart.lines.iter().map(|line| &line.name[..]).collect();
+        assert_eq!(names, ["Redis, zstd"]);
         let none = PICTURES
             .iter()
             .find(|picture| picture.name == "rows")

@@ -1,6 +1,8 @@
 //! What runs have measured, as lines of JSON.
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -84,6 +86,13 @@ impl Record {
         write(path, &lines)
     }
 
+    /// Adds a run to what was saved, so that a run that is cut short has not measured for nothing.
+    pub(super) fn append(path: &Path, case: &str, run: &Run) -> Result<()> {
+        let file = OpenOptions::new().append(true).open(path);
+        let written = file.and_then(|mut file| writeln!(file, "{}", run.json(case)));
+        written.map_err(|error| format!("{}: {error}", path.display()))
+    }
+
     /// Adds a run, in place of an earlier one of this size.
     pub(super) fn add(&mut self, case: &str, run: Run) {
         let runs = self.0.entry(case.to_owned()).or_default();
@@ -136,6 +145,9 @@ mod tests {
             record.add("put", Run::parse(bytes, LINE).unwrap());
         }
         record.save(&path).unwrap();
+        let changed = Run::parse(64, &LINE.replace("3.5", "4.5")).unwrap();
+        Record::append(&path, "put", &changed).unwrap();
+        record.add("put", changed);
         let loaded = Record::load(&path).unwrap();
         assert_eq!(loaded, record);
         assert_eq!(loaded.sizes(), [64, 256]);
