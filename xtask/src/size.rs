@@ -7,6 +7,7 @@
 
 mod baseline;
 mod closure;
+mod features;
 mod programs;
 
 use std::path::PathBuf;
@@ -23,7 +24,8 @@ pub(crate) const USAGE: &str = "size [--bless REASON]
     Builds a minimal program for each library crate, and for sets of features that people choose, and
     compares its stripped size and the crates it brings with xtask/size.toml. More than 2 % or one
     new crate fails, until `--bless` writes the new figures with the reason for them; more than a
-    program's budget fails whatever the baseline.
+    program's budget fails whatever the baseline. What each feature alone brings is held against the
+    crates that must stay out, or belong to another.
 ";
 
 /// The program that uses nothing: what the standard library costs.
@@ -106,6 +108,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         }
     }
     failures.extend(closure::intruders_of_command(&closure_of_command()?));
+    failures.extend(features::intruders(&metadata)?);
     println!("\n{}", table.text());
     report::summary("Size of a minimal program per crate", &table);
     if reason.is_some() {

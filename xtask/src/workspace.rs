@@ -68,6 +68,8 @@ pub(crate) struct Package {
     pub(crate) source: Option<String>,
     pub(crate) dir: PathBuf,
     pub(crate) dependencies: Vec<Dependency>,
+    /// Without `default`.
+    pub(crate) features: Vec<String>,
     /// Whether it has a library.
     pub(crate) is_library: bool,
 }
@@ -165,6 +167,12 @@ impl Package {
                 .as_array()?
                 .iter()
                 .filter_map(dependency)
+                .collect(),
+            features: json["features"]
+                .as_object()?
+                .keys()
+                .filter(|name| *name != "default")
+                .cloned()
                 .collect(),
             is_library: json["targets"]
                 .as_array()?

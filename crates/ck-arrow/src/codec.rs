@@ -117,6 +117,12 @@ impl Compressor {
     }
 }
 
+/// Whether a buffer, as it is stored, did not shrink.
+pub(crate) fn is_plain(pieces: &[Bytes]) -> bool {
+    // A compressed one has its prefix and its first bytes in one piece.
+    pieces.first().is_some_and(|first| *first == PLAIN_PREFIX[..])
+}
+
 fn length(pieces: &[Bytes]) -> usize {
     pieces.iter().map(Bytes::len).sum()
 }
@@ -400,6 +406,14 @@ mod tests {
             let plain = noise(SAMPLED);
             assert_eq!(round_trip(codec, &plain).0, PREFIX + plain.len());
             assert!(round_trip(codec, &vec![3; SAMPLED]).0 < SAMPLED / 50);
+            let mut compressor = Compressor::new(codec).unwrap();
+            let mut is_stored_plain = |plain: Vec<u8>| {
+                let pieces = compressor.compress(&Buffer::from(plain), false).unwrap();
+                is_plain(&pieces)
+            };
+            assert!(is_stored_plain(noise(SAMPLED)));
+            assert!(!is_stored_plain(vec![3; 3 * LZ4_BLOCK]));
+            assert!(!is_stored_plain(vec![]));
         }
     }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use ck_core::{Error, ErrorKind, Result};
 
 use crate::buffer_pool::BufferPool;
-use crate::codec::bytes_of;
+use crate::codec::{bytes_of, is_plain};
 use crate::compression::Codec;
 use crate::dictionary::Unifier;
 use crate::head::Head;
@@ -325,7 +325,7 @@ impl Encoder {
             }
         }
         if self.pool.is_some() && pending.message.dictionary.is_none() {
-            self.plain = stored.iter().map(|pieces| pieces.len() > 1).collect();
+            self.plain = stored.iter().map(|pieces| is_plain(pieces)).collect();
         }
         self.output.message(&self.schema, pending.message, stored)
     }

@@ -95,10 +95,16 @@ const ABSENCES: &[Absence] = &[
     },
 ];
 
-/// What programs may bring all the same, with the reason.
+/// What programs may bring all the same, with the reason; of a library with one feature alone, `library+feature`.
 const EXCEPTIONS: &[(&[&str], &str, &str)] = &[
     (
-        &["ck-backend-redis", "ck-cache-all", COMMAND],
+        &[
+            "ck-backend-redis",
+            "ck-backend-redis+tls",
+            "ck-cache-all",
+            "ck-cache+redis-tls",
+            COMMAND,
+        ],
         "openssl-probe",
         "rustls-native-certs finds the system's certificates with it; it links nothing",
     ),
@@ -106,11 +112,18 @@ const EXCEPTIONS: &[(&[&str], &str, &str)] = &[
         &[
             "ck-backend-redis",
             "ck-backend-redis-plain",
+            "ck-backend-redis+*",
             "ck-cache-all",
             "ck-cache-reader",
+            "ck-cache+redis*",
         ],
         "rand",
         "the crate redis spreads its retries with it",
+    ),
+    (
+        &["ck-core+tokio"],
+        "tokio",
+        "the feature hands blocking work to it",
     ),
 ];
 
@@ -147,11 +160,12 @@ impl Absence {
 
 fn is_excepted(program: &str, entry: &str) -> bool {
     let mut exceptions = EXCEPTIONS.iter();
-    exceptions.any(|(of, brings, _)| of.contains(&program) && matches(brings, entry))
+    exceptions
+        .any(|(of, brings, _)| of.iter().any(|of| matches(of, program)) && matches(brings, entry))
 }
 
 /// Whether `entry`, a name and a version, is one of `names`.
-fn matches(names: &str, entry: &str) -> bool {
+pub(super) fn matches(names: &str, entry: &str) -> bool {
     let name = entry.split(' ').next().unwrap_or(entry);
     names
         .strip_suffix('*')

@@ -165,6 +165,7 @@ pub(super) mod tests {
             source: None,
             dir: "/nowhere".into(),
             dependencies: dependencies.iter().map(dependency).collect(),
+            features: Vec::new(),
             is_library: true,
         }
     }
