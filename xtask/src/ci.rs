@@ -121,6 +121,10 @@ fn benches() -> Result<()> {
     let cargo = || Cmd::cargo().dir(root().join("benches"));
     // Without --all, which would format the crates outside of it that it depends on.
     cargo().args(["fmt", "--check"]).run()?;
+    Cmd::cargo()
+        .dir(root().join("fuzz"))
+        .args(["fmt", "--check"])
+        .run()?;
     cargo()
         .args(["clippy", "--workspace", "--bins", "--tests", "--benches"])
         .args(["--", "-D", "warnings"])
