@@ -30,7 +30,8 @@ pub(crate) const USAGE: &str =
     by other systems (alone: --peers); --huge: also 4 GiB. --case: only what PATTERN fits, or names it is part of,
     out of the whole matrix. --dev: the programs as tests are built; nothing is saved. --json prints the figures, with memory over time, as lines of JSON.
     --report writes docs/memory.md and its pictures; --saved takes the figures of the last run, which
-    are in target/memtest.jsonl (a run with --case adds to them), instead of measuring.
+    are in target/memtest.jsonl (a run with --case adds to them), instead of measuring. What a run had measured that
+    did not come to its end is in target/memtest.part.jsonl.
 ";
 
 const MIB: u64 = 1 << 20;
@@ -72,15 +73,21 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         if chosen.is_empty() {
             return Err(format!("memtest: no case matches {:?}", options.pattern));
         }
-        let saved = (!options.dev).then_some(path.as_path());
+        let under_way = path.with_extension("part.jsonl");
+        let saved = (!options.dev).then_some(under_way.as_path());
+        let measured = (earlier, saved);
         let record = measure(
             &programs,
             &cases,
             &chosen,
             &options,
-            (earlier, saved),
+            measured,
             &mut problems,
         )?;
+        if saved.is_some() {
+            record.save(&path)?;
+            remove_file(&under_way)?;
+        }
         (
             chosen.iter().map(|case| case.name.as_str()).collect(),
             record,
@@ -170,7 +177,7 @@ impl Options {
 }
 
 /// Runs the chosen cases at every size, those that share a directory and a server one after the other, and adds each
-/// run to the record and to where that is saved. A case that fails is a problem, and does not keep the others from being
+/// run to the record, and to a file for the case that this one ends before. A case that fails is a problem, and does not keep the others from being
 /// measured.
 fn measure(
     programs: &Programs,
@@ -181,7 +188,7 @@ fn measure(
     problems: &mut Vec<String>,
 ) -> Result<Record> {
     if let Some(path) = saved {
-        record.save(path)?;
+        remove_file(path)?;
     }
     let base = target_dir().join("memtest");
     remove(&base)?;
@@ -269,9 +276,18 @@ fn make(base: &Path, case: &str) -> Result<PathBuf> {
 }
 
 fn remove(dir: &Path) -> Result<()> {
-    match fs::remove_dir_all(dir) {
+    gone(dir, fs::remove_dir_all(dir))
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    gone(path, fs::remove_file(path))
+}
+
+/// Whether it was removed, or was not there.
+fn gone(path: &Path, removed: std::io::Result<()>) -> Result<()> {
+    match removed {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(format!("{}: {error}", dir.display()))
+            Err(format!("{}: {error}", path.display()))
         }
         _ => Ok(()),
     }

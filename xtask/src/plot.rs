@@ -33,15 +33,17 @@ const COLOURS: [RGBColor; 8] = [
 ];
 
 /// Others, for what is not ours: Tol's muted colours without those that are like the ones above.
-const PEER_COLOURS: [RGBColor; 8] = [
+const PEER_COLOURS: [RGBColor; 10] = [
     RGBColor(136, 34, 85),
     RGBColor(17, 119, 51),
     RGBColor(51, 34, 136),
     RGBColor(153, 153, 51),
     RGBColor(204, 102, 119),
     RGBColor(170, 68, 153),
-    RGBColor(150, 150, 150),
+    RGBColor(175, 175, 175),
     RGBColor(0, 0, 0),
+    RGBColor(255, 110, 180),
+    RGBColor(120, 220, 90),
 ];
 
 /// Lines over two axes.
@@ -154,7 +156,7 @@ impl Chart {
         self.legend(&legend)
     }
 
-    /// Of each line; no two are alike as long as there are eight of a kind at most.
+    /// Of each line; no two are alike as long as there are eight of ours and ten of others.
     fn colours(&self) -> Vec<RGBColor> {
         let (mut own, mut others) = (COLOURS.iter().cycle(), PEER_COLOURS.iter().cycle());
         let colours = self.lines.iter().filter_map(|line| match line.peer {
@@ -501,6 +503,31 @@ mod tests {
         assert_eq!(Unit::Seconds.show(0.001), "1 ms");
         assert_eq!(Unit::Count.show(1_000_000.0), "1 M");
         assert_eq!(Unit::Ratio.show(1.234), "1.23 x");
+    }
+
+    #[test]
+    fn no_two_lines_of_a_chart_are_of_one_colour() {
+        let line = |peer| Line {
+            name: String::new(),
+            points: Vec::new(),
+            peer,
+        };
+        let chart = Chart {
+            title: String::new(),
+            note: String::new(),
+            x: axis(Unit::Bytes, false),
+            y: axis(Unit::Bytes, false),
+            lines: [[false; 8].as_slice(), &[true; 10]]
+                .concat()
+                .into_iter()
+                .map(line)
+                .collect(),
+            bound: None,
+        };
+        let mut colours: Vec<_> = chart.colours().iter().map(RGBColor::rgb).collect();
+        colours.sort_unstable();
+        colours.dedup();
+        assert_eq!(colours.len(), 18);
     }
 
     #[test]

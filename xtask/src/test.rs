@@ -1,4 +1,4 @@
-use std::thread;
+use std::{env, thread};
 
 use crate::cmd::Cmd;
 use crate::{Result, debian};
@@ -30,12 +30,10 @@ pub(crate) fn all(args: &[String]) -> (Vec<String>, Result<()>) {
             .args(args)
             .tee(is_summary);
     }
-    // Half of the time they wait: for servers, for deadlines, for each other.
-    let threads = 2 * thread::available_parallelism().map_or(1, usize::from);
     let (mut summary, tests) = Cmd::cargo()
         .args(["nextest", "run"])
         .args(scope)
-        .args(["--test-threads", &threads.to_string()])
+        .args(threads(args))
         .args(args)
         .tee(is_summary);
     let (doc_summary, doc_tests) = Cmd::cargo()
@@ -45,6 +43,20 @@ pub(crate) fn all(args: &[String]) -> (Vec<String>, Result<()>) {
         .tee(is_summary);
     summary.extend(doc_summary);
     (summary, tests.and(doc_tests))
+}
+
+/// How many tests run at a time, unless that was said: half of the time they wait, for servers, for deadlines, for each
+/// other.
+fn threads(args: &[String]) -> Option<String> {
+    let is_said = |arg: &String| {
+        let options = ["-j", "--jobs", "--test-threads"];
+        options.iter().any(|option| arg.starts_with(option))
+    };
+    if args.iter().any(is_said) || env::var_os("NEXTEST_TEST_THREADS").is_some() {
+        return None;
+    }
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    Some(format!("--test-threads={}", 2 * cores))
 }
 
 /// Builds the programs and examples of the workspace in the way of the tests, with the features that only
@@ -65,6 +77,21 @@ fn is_summary(line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_said_of_threads_stands() {
+        let ours =
+            |args: &[&str]| threads(&args.iter().map(|&arg| arg.to_owned()).collect::<Vec<_>>());
+        assert!(ours(&["put"]).is_some_and(|option| option.starts_with("--test-threads=")));
+        for args in [
+            &["-j1"][..],
+            &["-j", "1"],
+            &["--jobs=1"],
+            &["put", "--test-threads", "1"],
+        ] {
+            assert_eq!(ours(args), None, "{args:?}");
+        }
+    }
 
     #[test]
     fn the_summaries_of_both_runners_are_recognised() {

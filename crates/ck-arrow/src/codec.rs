@@ -120,18 +120,27 @@ impl Compressor {
 /// Whether a buffer, as it is stored, did not shrink.
 pub(crate) fn is_plain(pieces: &[Bytes]) -> bool {
     // A compressed one has its prefix and its first bytes in one piece.
-    pieces.first().is_some_and(|first| *first == PLAIN_PREFIX[..])
+    pieces
+        .first()
+        .is_some_and(|first| *first == PLAIN_PREFIX[..])
 }
 
 fn length(pieces: &[Bytes]) -> usize {
     pieces.iter().map(Bytes::len).sum()
 }
 
-/// The head of an LZ4 frame: its magic, independent blocks of at most 1 MiB, no checksums, and the
-/// check of those settings. <https://github.com/lz4/lz4/blob/dev/doc/lz4_Frame_format.md>
-const LZ4_HEAD: [u8; 7] = [0x04, 0x22, 0x4d, 0x18, 0x60, 0x60, 0x51];
-/// Matches reach back 64 KiB, so larger blocks compress hardly better, and each thread takes memory for one.
-const LZ4_BLOCK: usize = 1 << 20;
+/// The heads of LZ4 frames of independent blocks without checksums: the magic, the settings, their check; and the most
+/// bytes of a block. <https://github.com/lz4/lz4/blob/dev/doc/lz4_Frame_format.md>
+const LZ4_HEADS: [([u8; 7], usize); 4] = [
+    ([0x04, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82], 64 << 10),
+    ([0x04, 0x22, 0x4d, 0x18, 0x60, 0x50, 0xfb], 256 << 10),
+    ([0x04, 0x22, 0x4d, 0x18, 0x60, 0x60, 0x51], 1 << 20),
+    ([0x04, 0x22, 0x4d, 0x18, 0x60, 0x70, 0x73], 4 << 20),
+];
+/// What is written. Matches reach back 64 KiB, so larger blocks compress hardly better, and each thread takes memory for
+/// one.
+const LZ4_HEAD: [u8; 7] = LZ4_HEADS[2].0;
+const LZ4_BLOCK: usize = LZ4_HEADS[2].1;
 const LZ4_END: [u8; 4] = [0; 4];
 /// Marks a block that is stored plain.
 const LZ4_PLAIN: u32 = 1 << 31;
@@ -179,11 +188,11 @@ fn lz4_frame(prefix: [u8; PREFIX], plain: &[u8], scratch: &mut [u8]) -> Result<V
     Ok(pieces)
 }
 
-/// Decompresses the blocks that follow [`LZ4_HEAD`] into `plain`; how many bytes they have.
+/// Decompresses blocks of at most `most` bytes, which follow one of [`LZ4_HEADS`], into `plain`; how many bytes they have.
 ///
 /// They come out where they belong. The decoder for streams takes two blocks of memory first, for every buffer,
 /// however small it is.
-fn lz4_blocks(mut blocks: &[u8], plain: &mut [u8]) -> Result<usize> {
+fn lz4_blocks(mut blocks: &[u8], most: usize, plain: &mut [u8]) -> Result<usize> {
     let cut_off = || damaged("a compressed buffer ends within a block");
     let mut end = 0;
     loop {
@@ -195,7 +204,7 @@ fn lz4_blocks(mut blocks: &[u8], plain: &mut [u8]) -> Result<usize> {
         let len = usize::try_from(word & !LZ4_PLAIN).unwrap_or(usize::MAX);
         let (block, rest) = rest.split_at_checked(len).ok_or_else(cut_off)?;
         let room = plain.len() - end;
-        let out = &mut plain[end..][..room.min(LZ4_BLOCK)];
+        let out = &mut plain[end..][..room.min(most)];
         end += if word & LZ4_PLAIN == 0 {
             let written = lz4_flex::block::decompress_into(block, out);
             written.map_err(|error| damaged_frame(std::io::Error::other(error)))?
@@ -276,8 +285,8 @@ impl Decompressor {
             Some(zstd) => zstd
                 .decompress_to_buffer(compressed, plain)
                 .map_err(damaged_frame)?,
-            None => match compressed.strip_prefix(&LZ4_HEAD) {
-                Some(blocks) => lz4_blocks(blocks, plain)?,
+            None => match lz4_head(compressed) {
+                Some((blocks, most)) => lz4_blocks(blocks, most, plain)?,
                 None => {
                     let mut decoder = FrameDecoder::new(compressed);
                     decoder.read_exact(plain).map_err(damaged_frame)?;
@@ -341,6 +350,12 @@ fn failed(error: std::io::Error) -> Error {
     Error::new(ErrorKind::Permanent, "a column buffer cannot be compressed").with_source(error)
 }
 
+/// What follows the head of a frame, and how large its blocks may be; `None` for frames that are made otherwise.
+fn lz4_head(frame: &[u8]) -> Option<(&[u8], usize)> {
+    let mut heads = LZ4_HEADS.iter();
+    heads.find_map(|(head, most)| Some((frame.strip_prefix(head)?, *most)))
+}
+
 fn damaged_frame(error: std::io::Error) -> Error {
     damaged("a compressed buffer cannot be decompressed").with_source(error)
 }
@@ -394,6 +409,12 @@ mod tests {
                 vec![1; 5_000_000],
                 noise(1000),
                 noise(SAMPLED + 5),
+                vec![1; LZ4_BLOCK - 1],
+                vec![1; LZ4_BLOCK],
+                vec![1; LZ4_BLOCK + 1],
+                vec![1; 2 * LZ4_BLOCK],
+                [noise(LZ4_BLOCK), vec![1; LZ4_BLOCK]].concat(),
+                [vec![1; LZ4_BLOCK], noise(LZ4_BLOCK)].concat(),
             ] {
                 assert_eq!(round_trip(codec, &plain).1, plain);
             }
@@ -445,15 +466,48 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_with_other_settings_is_read_too() {
-        let plain = [vec![1; 100_000], noise(100_000)].concat();
-        let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
-        std::io::Write::write_all(&mut encoder, &plain).unwrap();
-        let frame = encoder.finish().unwrap();
-        let mut out = vec![0; plain.len()];
-        let mut decompressor = Decompressor::new(CompressionType::LZ4_FRAME).unwrap();
-        decompressor.decompress_into(&frame, &mut out).unwrap();
-        assert_eq!(out, plain);
+    fn one_compressor_takes_small_and_large_buffers_in_any_order() {
+        for codec in [Codec::Lz4, Codec::Zstd(1)] {
+            let mut compressor = Compressor::new(codec).unwrap();
+            let mut decompressor = Decompressor::new(codec.ipc().unwrap()).unwrap();
+            for len in [100, 3 * LZ4_BLOCK + 7, 70_000, LZ4_BLOCK, 1] {
+                let plain = [noise(len / 2), vec![9; len - len / 2 + 100]].concat();
+                let buffer = Buffer::from(&plain[..]);
+                let stored = compressor.compress(&buffer, false).unwrap().concat();
+                let mut out = vec![0; plain.len()];
+                decompressor
+                    .decompress_into(&stored[PREFIX..], &mut out)
+                    .unwrap();
+                assert_eq!(out, plain);
+            }
+        }
+    }
+
+    #[test]
+    fn frames_with_other_settings_are_read_too() {
+        use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
+        let plain = [vec![1; 3_000_000], noise(2_000_000)].concat();
+        for (size, most) in [
+            (BlockSize::Max64KB, 64 << 10),
+            (BlockSize::Max256KB, 256 << 10),
+            (BlockSize::Max1MB, 1 << 20),
+            (BlockSize::Max4MB, 4 << 20),
+            // What the crates of Arrow choose.
+            (BlockSize::Auto, 4 << 20),
+        ] {
+            for mode in [BlockMode::Independent, BlockMode::Linked] {
+                let info = FrameInfo::new().block_size(size).block_mode(mode);
+                let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
+                std::io::Write::write_all(&mut encoder, &plain).unwrap();
+                let frame = encoder.finish().unwrap();
+                let mut out = vec![0; plain.len()];
+                let mut decompressor = Decompressor::new(CompressionType::LZ4_FRAME).unwrap();
+                decompressor.decompress_into(&frame, &mut out).unwrap();
+                assert_eq!(out, plain);
+                let straight = (mode == BlockMode::Independent).then_some(most);
+                assert_eq!(lz4_head(&frame).map(|(_, most)| most), straight);
+            }
+        }
     }
 
     #[test]

@@ -137,11 +137,10 @@ impl BatchSource {
             drop(sender.send(brought));
         };
         // A task has no thread of its own, and goes from heap to heap: what it took would lie in all of them.
-        let memory = match runs_in_place() {
-            true => self.reader.fetched_bytes(place).unwrap_or(0),
-            false => 0,
+        let memory = match self.reader.fetched_bytes(place) {
+            Ok(bytes) if runs_in_place() => bytes.saturating_add(self.entry.read_overhead(bytes)),
+            _ => 0,
         };
-        let memory = memory.saturating_add(self.entry.read_overhead(memory));
         background(lend(memory, bring)).then_some(Ahead(result))
     }
 }

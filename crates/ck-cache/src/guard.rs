@@ -18,7 +18,7 @@ use bytes::Bytes;
 use ck_core::{
     Backend, BoxFuture, Capabilities, ChangeListener, Cursor, EntryInfo, EntryReader, EntryWriter,
     Error, ErrorKind, Expiry, Key, Lease, Outcome, Page, Pruned, Rejection, Result, Usage, Watch,
-    WriteMode, WriteOptions, pass_on, runs_in_place,
+    WriteMode, WriteOptions, runs_in_place,
 };
 
 use crate::timer::Sleep;
@@ -213,7 +213,7 @@ impl Guard {
             return Some(attempt.await);
         };
         if runs_in_place() {
-            let answer = self.0.workers.run(Box::pin(pass_on(0, attempt)));
+            let answer = self.0.workers.run(Box::pin(attempt));
             before(due, pin!(answer)).await
         } else {
             before(due, pin!(attempt)).await

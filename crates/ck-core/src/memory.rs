@@ -182,13 +182,14 @@ pub fn lend<F: Future>(len: u64, future: F) -> impl Future<Output = F::Output> {
     Lent::new(len, future)
 }
 
-/// Runs `future`, a read of `len` bytes at one place, with what is [lent](lend) to the caller, or else with memory that is
-/// taken now where the caller [runs in place](runs_in_place): for stores that read on threads of their own, which what
-/// is lent does not reach otherwise.
+/// Runs `future`, a read of `len` bytes at one place, with what is [lent](lend) to the caller for so many, or else with
+/// memory that is taken now where the caller [runs in place](runs_in_place): for stores that read on threads of their own,
+/// which what is lent does not reach otherwise.
 ///
 /// # Memory
 ///
-/// As [`lend`].
+/// As [`lend`]. A thread that does not come back, such as that of a read whose deadline has passed, keeps it until it
+/// does.
 pub fn pass_on<F: Future>(len: u64, future: F) -> impl Future<Output = F::Output> {
     Lent::passed_on(len, future)
 }
@@ -211,10 +212,10 @@ impl<F> Lent<F> {
     }
 
     fn passed_on(len: u64, future: F) -> Self {
-        let memory = LENT.take();
-        match memory.capacity() {
-            0 if runs_in_place() => Self::new(len, future),
-            _ => Self::of(memory, future),
+        match usize::try_from(len).ok().and_then(lent) {
+            Some(memory) => Self::of(memory, future),
+            None if runs_in_place() => Self::new(len, future),
+            None => Self::of(Vec::new(), future),
         }
     }
 
@@ -301,13 +302,24 @@ mod tests {
     fn what_was_lent_is_passed_on_to_the_threads_of_a_store() {
         const LEN: usize = 1 << 20;
         let read = Lent::new(LEN as u64, async {
-            let read = async { address(&mut ReadMemory::new(LEN)) };
-            let on_its_own_thread = Box::pin(pass_on(0, read));
-            let found = thread::spawn(move || block_on(on_its_own_thread));
-            found.join().unwrap()
+            // Not what is far smaller, or in several places.
+            let reads = [LEN / 16, 0, LEN].map(|len| {
+                let read = async move { address(&mut ReadMemory::new(LEN)) };
+                let on_its_own_thread = Box::pin(pass_on(len as u64, read));
+                let found = thread::spawn(move || block_on(on_its_own_thread));
+                found.join().unwrap()
+            });
+            reads.to_vec()
         });
         let lent = read.memory.as_ptr().addr();
-        assert_eq!(block_on(read), lent);
+        let found = block_on(read);
+        assert_eq!(
+            found
+                .iter()
+                .map(|&address| address == lent)
+                .collect::<Vec<_>>(),
+            [false, false, true]
+        );
     }
 
     #[test]
@@ -318,6 +330,17 @@ mod tests {
         let taken = read.memory.as_ptr().addr();
         let found = thread::spawn(move || block_on(read)).join().unwrap();
         assert_eq!(found, taken);
+    }
+
+    #[cfg(feature = "tokio")]
+    #[test]
+    fn a_task_takes_no_memory_for_others() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let taken =
+            runtime.block_on(async { Lent::passed_on(1 << 20, async {}).memory.capacity() });
+        assert_eq!(taken, 0);
     }
 
     #[test]

@@ -66,7 +66,8 @@ impl Record {
     pub(super) fn load(path: &Path) -> Result<Self> {
         let mut record = Self::default();
         if path.exists() {
-            for line in read(path)?.lines() {
+            let text = read(path)?;
+            for line in whole_lines(&text) {
                 let parsed = serde_json::from_str::<Value>(line).ok().and_then(|json| {
                     let (case, bytes) = (json["case"].as_str()?, json["bytes"].as_u64()?);
                     Some((case.to_owned(), Run::parse(bytes, line)?))
@@ -86,10 +87,11 @@ impl Record {
         write(path, &lines)
     }
 
-    /// Adds a run to what was saved, so that a run that is cut short has not measured for nothing.
+    /// Adds a run to what was saved, so that what is cut short has not measured for nothing.
     pub(super) fn append(path: &Path, case: &str, run: &Run) -> Result<()> {
-        let file = OpenOptions::new().append(true).open(path);
-        let written = file.and_then(|mut file| writeln!(file, "{}", run.json(case)));
+        let line = format!("{}\n", run.json(case));
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        let written = file.and_then(|mut file| file.write_all(line.as_bytes()));
         written.map_err(|error| format!("{}: {error}", path.display()))
     }
 
@@ -121,6 +123,12 @@ impl Record {
     }
 }
 
+/// Without one that was being written when everything ended.
+fn whole_lines(text: &str) -> impl Iterator<Item = &str> {
+    let end = text.rfind('\n').map_or(0, |at| at + 1);
+    text[..end].lines()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,6 +156,8 @@ mod tests {
         let changed = Run::parse(64, &LINE.replace("3.5", "4.5")).unwrap();
         Record::append(&path, "put", &changed).unwrap();
         record.add("put", changed);
+        let cut = format!("{}{}", read(&path).unwrap(), &LINE[..40]);
+        write(&path, &cut).unwrap();
         let loaded = Record::load(&path).unwrap();
         assert_eq!(loaded, record);
         assert_eq!(loaded.sizes(), [64, 256]);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use ck_core::{
     BoxFuture, EntryReader, EntryWriter, Error, ErrorKind, Expiry, Key, Lease, Outcome, Rejection,
-    Result, Version,
+    Result, Version, pass_on,
 };
 
 use super::{Guard, What, len_of};
@@ -80,10 +80,11 @@ impl EntryReader for Reader {
         if self.inner.contiguous().is_some() {
             return self.inner.read(range);
         }
-        let what = What::reads("read", &self.key).moving(len(&range));
+        let bytes = len(&range);
+        let what = What::reads("read", &self.key).moving(bytes);
         Box::pin(self.guard.repeat(what, move || {
             let (inner, range) = (Arc::clone(&self.inner), range.clone());
-            async move { inner.read(range).await }
+            self.pass_on(bytes, async move { inner.read(range).await })
         }))
     }
 
@@ -99,9 +100,10 @@ impl EntryReader for Reader {
             .iter()
             .fold(0_u64, |sum, range| sum.saturating_add(len(range)));
         let what = What::reads("read", &self.key).moving(bytes);
+        let in_one_piece = if ranges.len() == 1 { bytes } else { 0 };
         Box::pin(self.guard.repeat(what, move || {
             let (inner, ranges) = (Arc::clone(&self.inner), ranges.clone());
-            async move { inner.read_ranges(ranges).await }
+            self.pass_on(in_one_piece, async move { inner.read_ranges(ranges).await })
         }))
     }
 
@@ -111,6 +113,13 @@ impl EntryReader for Reader {
             let inner = Arc::clone(&self.inner);
             async move { inner.discard().await }
         }))
+    }
+}
+
+impl Reader {
+    /// A read of so many bytes that another thread may do for the caller.
+    fn pass_on<F: Future>(&self, bytes: u64, read: F) -> impl Future<Output = F::Output> + use<F> {
+        pass_on(bytes.saturating_add(self.inner.read_overhead(bytes)), read)
     }
 }
 
