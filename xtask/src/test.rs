@@ -33,7 +33,7 @@ pub(crate) fn all(args: &[String]) -> (Vec<String>, Result<()>) {
     let (mut summary, tests) = Cmd::cargo()
         .args(["nextest", "run"])
         .args(scope)
-        .args(threads(args))
+        .args(threads(args).filter(|_| env::var_os("NEXTEST_TEST_THREADS").is_none()))
         .args(args)
         .tee(is_summary);
     let (doc_summary, doc_tests) = Cmd::cargo()
@@ -52,7 +52,7 @@ fn threads(args: &[String]) -> Option<String> {
         let options = ["-j", "--jobs", "--test-threads"];
         options.iter().any(|option| arg.starts_with(option))
     };
-    if args.iter().any(is_said) || env::var_os("NEXTEST_TEST_THREADS").is_some() {
+    if args.iter().any(is_said) {
         return None;
     }
     let cores = thread::available_parallelism().map_or(1, usize::from);
