@@ -35,19 +35,23 @@ impl BufferPool {
     ///
     /// [`ErrorKind::Transient`] when the system has no memory.
     pub(crate) fn take(&self, len: usize) -> Result<Room> {
+        self.take_up_to(len + len / 4, len)
+    }
+
+    fn take_up_to(&self, most: usize, len: usize) -> Result<Room> {
         if len < POOLED {
             return Room::new(len);
         }
         Ok(Room {
-            memory: self.lock().take(len)?,
+            memory: self.lock().take(most, len)?,
             home: Arc::downgrade(&self.0),
         })
     }
 
-    /// These views, in memory of the pool.
+    /// These views, in memory of the pool, of whatever size that is: they are soon written and gone.
     pub(crate) fn collect(&self, views: impl ExactSizeIterator<Item = u128>) -> ScalarBuffer<u128> {
         let len = views.len();
-        let Ok(mut room) = self.take(len * size_of::<u128>()) else {
+        let Ok(mut room) = self.take_up_to(usize::MAX, len * size_of::<u128>()) else {
             // Without memory that is the end of the process, as of any collection.
             return views.collect::<Vec<_>>().into();
         };
@@ -78,23 +82,24 @@ fn allocate(len: usize) -> Result<MutableBuffer> {
 }
 
 impl Spare {
-    fn take(&mut self, len: usize) -> Result<MutableBuffer> {
+    /// One that was kept and has `most` bytes or less, or a new one.
+    fn take(&mut self, most: usize, len: usize) -> Result<MutableBuffer> {
         let place = self.place(len);
-        let fits = |memory: &MutableBuffer| memory.capacity() <= len + len / 4;
+        let fits = |memory: &MutableBuffer| memory.capacity() <= most;
         if self.kept.get(place).is_some_and(fits) {
             let memory = self.remove(place);
             self.used += memory.capacity();
             return Ok(memory);
         }
         let len = len.next_multiple_of(ROUNDED);
-        let most = self.most.max(self.used + len);
-        while self.used + len + self.kept_bytes > most {
+        let most_used = self.most.max(self.used + len);
+        while self.used + len + self.kept_bytes > most_used {
             // Best what has become a little too small.
             drop(self.remove(self.place(len).saturating_sub(1)));
         }
         let memory = allocate(len)?;
         self.used += memory.capacity();
-        self.most = most;
+        self.most = most_used;
         Ok(memory)
     }
 
@@ -200,9 +205,10 @@ mod tests {
         let place = first.inner().as_ptr();
         assert!(first.iter().copied().eq(views(0)));
         drop(first);
-        let second = pool.collect(views(5));
+        // Also for far fewer.
+        let second = pool.collect(views(LEN / 32));
         assert_eq!(second.inner().as_ptr(), place);
-        assert!(second.iter().copied().eq(views(5)));
+        assert!(second.iter().copied().eq(views(LEN / 32)));
     }
 
     #[test]
