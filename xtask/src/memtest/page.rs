@@ -60,7 +60,7 @@ pub(super) fn write(record: &Record, ceilings: &Ceilings) -> Result<()> {
     let encrypted = glance(record, "-encrypted");
     text.push_str(&format!("### Encrypted\n\n{encrypted}\n"));
     text.push_str(
-        "## Paths\n\nLZ4 is left out of the pictures: its heap is that of zstd, or up to twice as much, where batches are as large compressed as plain.\n\n",
+        "## Paths\n\nLZ4 is left out of the pictures: it takes what zstd does, or a little more, where batches stay large.\n\n",
     );
     for picture in PICTURES {
         let drawn = picture.draw(record, ceilings, &docs.join("plots"))?;
