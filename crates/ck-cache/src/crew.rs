@@ -63,6 +63,8 @@ impl Crew {
                 };
                 let Some(brought) = brought else { break };
                 let mut brought = brought?;
+                // Where the bytes of an earlier batch were, those of the next fit; what stays would leave holes.
+                fetches.read_ahead(2);
                 brought.batch.reserve();
                 self.work.add(brought);
             }
