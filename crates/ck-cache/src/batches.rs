@@ -138,7 +138,14 @@ impl BatchSource {
         };
         // A task has no thread of its own, and goes from heap to heap: what it took would lie in all of them.
         let memory = match self.reader.fetched_bytes(place) {
-            Ok(bytes) if runs_in_place() => bytes.saturating_add(self.entry.read_overhead(bytes)),
+            Ok(bytes) if runs_in_place() => {
+                let bytes = bytes.saturating_add(self.entry.read_overhead(bytes));
+                match self.may_be_compressed(place) {
+                    // Freed soon, among what stays: where it was the next should fit, which is a little larger or smaller.
+                    Ok(true) => bytes.next_multiple_of((bytes / 16).next_power_of_two()),
+                    _ => bytes,
+                }
+            }
             _ => 0,
         };
         background(lend(memory, bring)).then_some(Ahead(result))
