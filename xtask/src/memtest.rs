@@ -177,8 +177,8 @@ impl Options {
 }
 
 /// Runs the chosen cases at every size, those that share a directory and a server one after the other, and adds each
-/// run to the record, and to a file for the case that this one ends before. A case that fails is a problem, and does not keep the others from being
-/// measured.
+/// run to the record, and to a file for the case that this one ends before. A case that fails is a problem, and does not
+/// keep the others from being measured.
 fn measure(
     programs: &Programs,
     all: &[Case],

@@ -141,8 +141,9 @@ impl BatchSource {
             Ok(bytes) if runs_in_place() => {
                 let bytes = bytes.saturating_add(self.entry.read_overhead(bytes));
                 match self.may_be_compressed(place) {
-                    // Freed soon, among what stays: where it was the next should fit, which is a little larger or smaller.
-                    Ok(true) => bytes.next_multiple_of((bytes / 16).next_power_of_two()),
+                    // Freed soon, among what stays: where it was the next should fit, which is a little larger or smaller. A
+                    // sixteenth more at most, so that with what encryption adds the loan still fits its read.
+                    Ok(true) => bytes.next_multiple_of((bytes / 32).next_power_of_two()),
                     _ => bytes,
                 }
             }
