@@ -111,17 +111,15 @@ impl Part {
     }
 
     /// Uncompressed buffers where they lie, or, when that is not at words, moved to where they do: the
-    /// decoder moves most of what is misaligned itself, but not the offsets of unions.
+    /// decoder moves most of what is misaligned itself, but not the offsets of unions, be they empty.
     fn plain(&self, mut spans: Vec<Span>) -> Result<(Buffer, Vec<Span>)> {
-        if self.bytes.is_empty() {
-            // Nothing has no address, and the decoder would call a made-up one misaligned.
+        if spans.iter().all(|span| span.len == 0) {
+            // They need no bytes, and those that are here, if any, lie anywhere.
             return Ok((Buffer::default(), spans));
         }
         let start = self.bytes.as_ptr() as u64;
-        if spans
-            .iter()
-            .all(|span| span.len == 0 || (start + span.offset).is_multiple_of(WORD))
-        {
+        let is_at_word = |span: &Span| (start + span.offset).is_multiple_of(WORD);
+        if spans.iter().all(is_at_word) {
             return Ok((Buffer::from(self.bytes.clone()), spans));
         }
         let mut memory = MutableBuffer::new(self.bytes.len());

@@ -391,6 +391,27 @@ fn an_entry_that_is_not_aligned_is_copied_and_right() {
 }
 
 #[test]
+fn a_column_without_bytes_is_read_from_among_others_wherever_they_lie() {
+    // A union in lists of no values: it has offsets, and they are empty.
+    for data_type in types::all() {
+        let lists = DataType::FixedSizeList(types::item(data_type.clone(), true), 0);
+        let field = |name, data_type| Field::new(name, data_type, true);
+        let fields = vec![field("lists", lists), field("numbers", DataType::Int32)];
+        let schema = Arc::new(Schema::new(fields));
+        let batch = batch(&schema, 7, &mut Rng(7));
+        let (bytes, _) = mapped(&schema, std::slice::from_ref(&batch), 0, 1);
+        for shift in 0..9 {
+            let moved = common::aligned(&[&vec![0; shift][..], &bytes].concat()).slice(shift..);
+            let table = open(&moved, Verification::OnTouch).unwrap();
+            let found = block_on(table.project(&[0]).unwrap().read_all()).unwrap();
+            let expected = batch.project(&[0]).unwrap();
+            let what = format!("{data_type} moved by {shift}");
+            assert_same_rows(&found, std::slice::from_ref(&expected), &what);
+        }
+    }
+}
+
+#[test]
 fn compressed_columns_do_not_hold_on_to_the_mapping() {
     let schema = one_column(&DataType::Int64);
     let batch = batch(&schema, 3000, &mut Rng(8));

@@ -10,8 +10,9 @@ use crate::error::Fault;
 use crate::layout::{HEADER_LEN, Name};
 use crate::ledger::{Locked, Record, unix_nanos};
 
-/// How often killed writers are looked for when space is short: it costs two calls per live writer.
-const CHECK_WRITERS: u64 = 1_000_000_000;
+/// How often, in nanoseconds, killed writers are looked for before entries go: it costs four calls per live
+/// writer, and an entry may have cost minutes.
+const CHECK_WRITERS: u64 = 10_000_000;
 /// After so many entries that cannot be removed, eviction gives up.
 const STUCK: usize = 16;
 

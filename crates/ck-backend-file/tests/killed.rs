@@ -112,6 +112,36 @@ fn what_a_killed_writer_reserved_is_given_to_the_next_who_needs_it() {
 }
 
 #[test]
+fn no_entry_goes_for_what_killed_writers_reserved() {
+    const NAME: &str = "no_entry_goes_for_what_killed_writers_reserved";
+    let open = |dir: &std::path::Path| {
+        FileBackend::builder(dir)
+            .limit_bytes(1_000_000)
+            .build()
+            .unwrap()
+    };
+    if role().is_some() {
+        let store = open(argument().as_ref());
+        let options = WriteOptions::new().with_size_hint(Some(400_000));
+        let writer = block_on(store.create(&Key::new("unfinished"), options)).unwrap();
+        assert!(writer.is_continue());
+        return wait_for_the_end();
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    put(&store, "key", value(1, 300_000));
+    // One after the other, as when a service that dies is started again; killed writers are looked for each 10 ms.
+    for _ in 0..4 {
+        std::thread::sleep(Duration::from_millis(20));
+        let mut child = spawn(NAME, "writer", dir.path());
+        ready(&mut child);
+        assert_eq!(usage(&store).reserved_bytes, 400_014);
+        child.kill();
+    }
+    assert_eq!(get(&store, "key").unwrap(), value(1, 300_000));
+}
+
+#[test]
 fn prune_counts_the_temporary_files_of_killed_writers() {
     const NAME: &str = "prune_counts_the_temporary_files_of_killed_writers";
     if role().is_some() {

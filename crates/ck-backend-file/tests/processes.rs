@@ -72,13 +72,15 @@ fn work(seed: u64) {
     }
 }
 
-/// With the lock of the directory nobody publishes, evicts or reserves, so this is one moment.
-fn check_limits(dir: &Path, lock: &std::fs::File) {
+/// The number of entries. With the lock of the directory nobody publishes, evicts or reserves, so this is one
+/// moment.
+fn check_limits(dir: &Path, lock: &std::fs::File) -> u64 {
     rustix::fs::flock(lock, FlockOperation::LockExclusive).unwrap();
     let found = files(dir);
     rustix::fs::flock(lock, FlockOperation::Unlock).unwrap();
     assert!(found.bytes <= LIMIT, "{found:?}");
     assert!(found.entries <= ENTRIES, "{found:?}");
+    found.entries
 }
 
 #[test]
@@ -93,11 +95,14 @@ fn values_stay_whole_and_limits_hold_while_processes_come_and_go() {
     let mut seeds = 1..;
     let mut start = || spawn(NAME, &seeds.next().unwrap().to_string(), dir);
     let mut children: Vec<Process> = (0..4).map(|_| start()).collect();
-    let end = Instant::now() + Duration::from_secs(3);
-    let (mut killed, mut checks) = (0, 0);
-    let mut next_kill = Instant::now() + Duration::from_millis(60);
-    while Instant::now() < end {
-        check_limits(dir, &lock);
+    let start_time = Instant::now();
+    let (mut killed, mut checks, mut most) = (0, 0, 0);
+    let mut next_kill = start_time + Duration::from_millis(60);
+    // Where the machine has other things to do, few processes get to write before they are killed.
+    while start_time.elapsed() < Duration::from_secs(3)
+        || most < 5 && start_time.elapsed() < Duration::from_secs(60)
+    {
+        most = check_limits(dir, &lock).max(most);
         checks += 1;
         if Instant::now() >= next_kill {
             let victim = usize::try_from(dice.roll(children.len() as u64)).unwrap();
@@ -113,8 +118,8 @@ fn values_stay_whole_and_limits_hold_while_processes_come_and_go() {
         child.kill();
     }
     assert!(
-        killed > 10 && checks > 10,
-        "{killed} kills, {checks} checks"
+        killed > 10 && checks > 10 && most >= 5,
+        "{killed} kills, {checks} checks, {most} entries at most"
     );
     check_limits(dir, &lock);
 
@@ -127,7 +132,6 @@ fn values_stay_whole_and_limits_hold_while_processes_come_and_go() {
         (counted.entries, counted.bytes, counted.reserved_bytes),
         (found.entries, found.entry_bytes, 0)
     );
-    assert!(found.entries > 0);
     for i in 0..60 {
         if let Some(bytes) = get(&survivor, &format!("key{i}")) {
             assert!(is_whole(&bytes));
