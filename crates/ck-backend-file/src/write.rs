@@ -30,7 +30,7 @@ const LARGE_PART: usize = 64 * 1024;
 /// Writes of less than this in all end at a multiple of [`ALIGNED`], and what is left goes out with the next one: the
 /// kernel makes its pages larger then, and each costs about the same.
 const SMALL_WRITE: u64 = 256 * 1024;
-const ALIGNED: u64 = 16 * 1024;
+const ALIGNED: u64 = 64 * 1024;
 
 /// Stores an entry whose bytes are all at hand.
 pub(crate) fn put(
