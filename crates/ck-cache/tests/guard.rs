@@ -12,5 +12,6 @@ mod guard {
     mod conforms;
     mod deadlines;
     mod late;
+    mod memory;
     mod retries;
 }
