@@ -170,21 +170,17 @@ impl Shared {
         };
         let error = match unlocked.await {
             Ok(plain) => return Ok(plain),
-            Err(error) if is_corrupt(&error) => error,
-            Err(error) if error.kind() == ErrorKind::Tampered => {
-                let unproven = Unproven::new(self, key, entry);
-                let error = unproven.tampered(error);
-                return match error.kind() {
-                    ErrorKind::Tampered => Err(error),
-                    _ => Ok(Arc::new(Refused::new(unproven, error))),
-                };
-            }
-            Err(error) => return Err(error),
+            Err(error) => error,
         };
-        Ok(Arc::new(Refused::new(
-            Unproven::new(self, key, entry),
-            error,
-        )))
+        let unproven = Unproven::new(self, key, entry);
+        let error = match error.kind() {
+            ErrorKind::Tampered => unproven.tampered(error),
+            _ => unproven.failed(error),
+        };
+        match is_corrupt(&error) {
+            true => Ok(Arc::new(Refused::new(unproven, error))),
+            false => Err(error),
+        }
     }
 }
 

@@ -203,7 +203,8 @@ impl Opened {
             places.push(spans.len() - 1);
         }
         let stored = spans.iter().map(|span| self.body.stored(span)).collect();
-        let stored = self.entry.stored.read_ranges(stored).await?;
+        let stored = self.entry.stored.read_ranges(stored).await;
+        let stored = stored.map_err(|error| self.entry.failed(error))?;
         let bytes: u64 = stored.iter().map(|bytes| bytes.len() as u64).sum();
         let body = self.body.clone();
         let wanted: Vec<_> = ranges.iter().cloned().zip(places).collect();
@@ -224,7 +225,7 @@ impl Opened {
         };
         plain.map_err(|error: Error| match error.kind() {
             ErrorKind::Tampered => self.entry.tampered(error),
-            _ => error,
+            _ => self.entry.failed(error),
         })
     }
 

@@ -74,8 +74,9 @@ impl EncryptionOptions {
         self
     }
 
-    /// Entries that were tampered with are never removed for that, so that they can be looked at; a put replaces them all
-    /// the same. What the store itself cannot make sense of (its own bytes around an entry) it removes as ever. Default: no.
+    /// Entries that were tampered with, or that the store finds damaged while they are read, are never removed for that, so
+    /// that they can be looked at; a put replaces them all the same. What the store itself cannot make sense of when it opens
+    /// an entry (its own bytes around it) it removes as ever. Default: no.
     #[must_use]
     pub fn with_evidence_kept(mut self, keep: bool) -> Self {
         self.keep_evidence = keep;

@@ -12,7 +12,7 @@ use ck_crypto::WrongTag;
 
 use super::Shared;
 use super::options::Tampering;
-use crate::cache::with_key;
+use crate::cache::{is_corrupt, with_key};
 
 /// A stored entry of which not everything has been proven, and what was found so far.
 pub(super) struct Unproven {
@@ -24,10 +24,12 @@ pub(super) struct Unproven {
 
 /// What was found.
 const NOTHING: u8 = 0;
+/// The store says that it is damaged. Part of it may just have been evicted.
+const DAMAGED: u8 = 1;
 /// It is plain, or of another key: somebody else's.
-const FOREIGN: u8 = 1;
+const FOREIGN: u8 = 2;
 /// Its tag was tried and does not fit, or not all of it is there.
-const FORGED: u8 = 2;
+const FORGED: u8 = 3;
 
 /// The source of errors about entries whose head was proven, and which do not have the length that it says.
 #[derive(Debug)]
@@ -51,6 +53,14 @@ impl Unproven {
         }
     }
 
+    /// Remembers that the store found damage, if it is that, in what it read of the entry.
+    pub(super) fn failed(&self, error: Error) -> Error {
+        if is_corrupt(&error) {
+            self.found.fetch_max(DAMAGED, Ordering::Relaxed);
+        }
+        error
+    }
+
     /// Counts the entry, once, and says what its reader is told.
     pub(super) fn tampered(&self, error: Error) -> Error {
         let is_forged = |source: &(dyn std::error::Error + 'static)| {
@@ -61,7 +71,7 @@ impl Unproven {
         let error = with_key(&self.key)(error);
         // What is put in its place by others is not to be waited for.
         drop(self.shared.changing(&self.key));
-        if self.found.fetch_max(found, Ordering::Relaxed) == NOTHING {
+        if self.found.fetch_max(found, Ordering::Relaxed) < FOREIGN {
             self.shared.tampered.fetch_add(1, Ordering::Relaxed);
             let store = self.shared.store.url();
             tracing::warn!(store, %error, "an encrypted entry was tampered with");
@@ -79,7 +89,7 @@ impl Unproven {
     pub(super) async fn discard(&self) -> Result<bool> {
         let stays = match self.found.load(Ordering::Relaxed) {
             NOTHING => false,
-            FORGED => self.shared.options.keeps_evidence(),
+            DAMAGED | FORGED => self.shared.options.keeps_evidence(),
             _ => true,
         };
         if stays {

@@ -11,7 +11,7 @@ pub(crate) const TENANT: &str = "acme";
 
 /// A directory, and the encrypted store in it.
 pub(crate) struct Fixture {
-    _dir: TempDir,
+    dir: TempDir,
     /// What lies in the directory, as it is stored.
     pub(crate) raw: Arc<dyn Backend>,
     pub(crate) store: Encrypted,
@@ -27,11 +27,7 @@ impl Fixture {
         let raw = FileBackend::builder(dir.path()).read_mode(mode).build();
         let raw: Arc<dyn Backend> = Arc::new(raw.unwrap());
         let store = Encrypted::new(Arc::clone(&raw), keys(1, &[], TENANT), options).unwrap();
-        Self {
-            _dir: dir,
-            raw,
-            store,
-        }
+        Self { dir, raw, store }
     }
 
     /// The same directory with other keys or options.
@@ -52,6 +48,19 @@ impl Fixture {
     pub(crate) fn find(&self, key: &str) -> Option<Vec<u8>> {
         let entry = block_on(self.raw.open(&Key::new(key))).unwrap()?;
         Some(block_on(entry.read(0..entry.len())).unwrap().to_vec())
+    }
+
+    /// Cuts the file of the only entry to so many bytes, under its readers.
+    pub(crate) fn cut(&self, bytes: u64) {
+        let files = std::fs::read_dir(self.dir.path()).unwrap();
+        let files = files.map(|file| file.unwrap());
+        let is_entry =
+            |file: &std::fs::DirEntry| !file.file_name().to_string_lossy().starts_with('.');
+        let mut entries = files.filter(is_entry);
+        let (entry, more) = (entries.next().unwrap(), entries.next());
+        assert!(more.is_none());
+        let file = std::fs::File::options().write(true).open(entry.path());
+        file.unwrap().set_len(bytes).unwrap();
     }
 
     /// Puts bytes into the store as they are.
