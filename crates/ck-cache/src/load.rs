@@ -285,7 +285,8 @@ impl Shared {
         let loaded = match lookup.fresh().filter(|held| is_enough(held)) {
             Some(held) => Ok(Arc::clone(held)),
             None => {
-                let replaces = lookup.found().is_some();
+                // A value that the store did not take is in the process alone.
+                let replaces = lookup.found().is_some() || self.l1_get(key, form.kind()).is_some();
                 self.make(key, form, options, loader, before, replaces)
                     .await
             }

@@ -13,6 +13,8 @@ struct Reason {
     row: String,
     of: Measure,
     why: String,
+    /// How many times as fast we must be for it to hold.
+    least: Option<f64>,
 }
 
 /// What is compared.
@@ -45,7 +47,7 @@ impl Reasons {
                 let reason = Reason::parse(&entry);
                 reasons.push(reason.ok_or_else(|| {
                     fail(format!(
-                        "{entry} needs row, of (time, stored, memory) and why"
+                        "{entry} needs row, of (time, stored, memory) and why; of time it may have least, a number"
                     ))
                 })?);
             }
@@ -57,7 +59,10 @@ impl Reasons {
     pub(super) fn of(&self, row: &Row, measure: Measure) -> Option<&str> {
         let reasons = self.0.iter().filter(|reason| reason.of == measure);
         let name = row.name();
-        let mut reasons = reasons.filter(|reason| matches(&reason.row, &name));
+        let mut reasons = reasons.filter(|reason| {
+            let holds = |least| row.times_as_fast() >= least;
+            matches(&reason.row, &name) && reason.least.is_none_or(holds)
+        });
         reasons.next().map(|reason| reason.why.as_str())
     }
 
@@ -109,9 +114,16 @@ impl Reasons {
 
 impl Reason {
     fn parse(value: &Value) -> Option<Self> {
-        let table = value.as_table().filter(|table| table.len() == 3)?;
+        let table = value.as_table()?;
         let text = |name: &str| table.get(name).and_then(Value::as_str);
         let of = text("of")?;
+        let least = match table.get("least") {
+            Some(least) if of == Measure::Time.name() => Some(least.as_float()?),
+            _ => None,
+        };
+        if table.len() != 3 + usize::from(least.is_some()) {
+            return None;
+        }
         Some(Self {
             row: text("row")?.to_owned(),
             of: Measure::ALL
@@ -121,6 +133,7 @@ impl Reason {
                 .map(str::trim)
                 .filter(|why| !why.is_empty())?
                 .to_owned(),
+            least,
         })
     }
 }
@@ -265,6 +278,21 @@ mod tests {
     }
 
     #[test]
+    fn a_reason_with_a_bound_holds_down_to_it() {
+        let reasons = |least: &str| {
+            let text = format!("[[reason]]\nrow = '*'\nof = 'time'\nwhy = 'so'\nleast = {least}\n");
+            Reasons::parse(&text)
+        };
+        assert_eq!(
+            reasons("0.5").unwrap().missing(&[row("put", SLOWER)]),
+            [""; 0]
+        );
+        let problems = reasons("0.51").unwrap().missing(&[row("put", SLOWER)]);
+        assert!(problems[0].contains("has no reason"), "{problems:?}");
+        assert!(reasons("'half'").is_err());
+    }
+
+    #[test]
     fn a_reason_for_a_faster_row_is_stale() {
         let reasons = reasons("files: put*", "time");
         let problems = reasons.stale(&[row("put", FASTER)], true);
@@ -319,6 +347,7 @@ mod tests {
             "[[reason]]\nrow = 'a'\nof = 'speed'\nwhy = 'so'\n",
             "[[reason]]\nrow = 'a'\nof = 'time'\nwhy = ' '\n",
             "[[other]]\nrow = 'a'\nof = 'time'\nwhy = 'so'\n",
+            "[[reason]]\nrow = 'a'\nof = 'memory'\nwhy = 'so'\nleast = 0.5\n",
             "reason = 1\n",
         ] {
             let error = Reasons::parse(text).unwrap_err();

@@ -5,9 +5,12 @@ use std::time::Duration;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-use ck_cache::{Compression, EncryptionOptions, Key, PutOptions, Table};
+use ck_cache::{
+    Compression, Encrypted, EncryptionOptions, Key, LoadOptions, PutOptions, Table, open_store,
+};
 use ck_core::{Backend, block_on};
 use proptest::prelude::*;
+use testkit::{Memcached, RedisServer};
 
 use super::support::{Fixture, TENANT, cache, in_chunks, keys, pattern, put, read};
 
@@ -59,6 +62,31 @@ fn tables_of_all_sizes_come_back_and_nothing_of_them_is_stored() {
 }
 
 #[test]
+fn nothing_of_a_table_is_stored_by_servers_either() {
+    let (redis, memcached) = (RedisServer::start(), Memcached::start());
+    for url in [redis.url(), memcached.url()] {
+        let raw = open_store(&url).unwrap();
+        let store = Encrypted::new(
+            Arc::clone(&raw),
+            keys(1, &[], TENANT),
+            EncryptionOptions::new(),
+        );
+        let cache = cache(&store.unwrap());
+        for rows in [10, 100_000] {
+            let put = cache.put_table("key", table(rows), &plain()).unwrap();
+            put.stored().unwrap();
+            let found = cache.get_table("key").unwrap().unwrap();
+            assert_eq!(one_batch(&found), one_batch(&table(rows)));
+            let entry = block_on(raw.open(&Key::new("key"))).unwrap().unwrap();
+            let stored = block_on(entry.read(0..entry.len())).unwrap();
+            for text in [SECRET, "number", "ARROW1"] {
+                assert!(!contains(&stored, text), "{text} in {url}, {rows} rows");
+            }
+        }
+    }
+}
+
+#[test]
 fn batches_columns_and_rows_are_read_alone() {
     let fixture = Fixture::new(EncryptionOptions::new());
     let cache = fixture.cache();
@@ -103,6 +131,17 @@ fn bytes_absent_values_and_stale_ones_work_as_without_encryption() {
         assert_eq!(cache.get_bytes("bytes").unwrap().unwrap(), bytes);
         assert!(contains(&fixture.stored("bytes")[..100], "ck-encrypted"));
     }
+    let loading = ck_cache::Cache::builder(Arc::new(fixture.store.clone()))
+        .l1_bytes(0)
+        .build();
+    let nothing = || async { Ok::<Option<Table>, ck_cache::Error>(None) };
+    let options = LoadOptions::new().with_absent_ttl(Duration::from_secs(60));
+    for _ in 0..2 {
+        let found = block_on(loading.get_or_load_table("absent", &options, nothing));
+        assert_eq!(found.unwrap(), None);
+    }
+    assert_eq!(loading.stats().loads, 1, "the store knows");
+    assert!(contains(&fixture.stored("absent")[..100], "ck-encrypted"));
     let stale = PutOptions::new()
         .with_ttl(Duration::from_secs(60))
         .with_stale_for(Duration::from_secs(60));

@@ -23,7 +23,7 @@ fn a_store_that_keeps_entries_conforms() {
 }
 
 #[test]
-fn what_is_kept_is_read_without_the_store_and_is_not_plain() {
+fn what_is_kept_is_read_without_the_store() {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.addr());
     let store = kept(

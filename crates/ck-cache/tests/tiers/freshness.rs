@@ -1,7 +1,10 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use ck_cache::{Cache, Error, LoadOptions, PutOptions, Table};
+use tokio::runtime::Handle;
 
+use super::map_store::MapStore;
 use super::support::{Source, both_tiers, over, table};
 
 fn stale_options() -> LoadOptions {
@@ -77,6 +80,37 @@ async fn a_value_is_made_anew_before_its_time_is_over() {
     assert_eq!(found, table(0, 1), "nobody waits");
     until_stored(&cache, 2).await;
     assert_eq!(cache.get_table("k").await.unwrap(), Some(table(1, 1)));
+}
+
+#[tokio::test]
+async fn what_is_no_more_is_not_handed_out_again_where_the_process_alone_has_it_either() {
+    // After so many operations the store fails.
+    for operations in 0.. {
+        let store = MapStore::default();
+        let builder = Cache::builder(Arc::new(store.clone()));
+        let cache = builder.l1_bytes(1 << 20).build();
+        let put = PutOptions::new().with_stale_for(Duration::from_secs(600));
+        let options = LoadOptions::new().with_put(put.with_ttl(Duration::from_millis(1)));
+        store.fail_after(Some(operations));
+        let something = || async { Ok::<_, Error>(Some(table(0, 1))) };
+        let _ = cache.get_or_load_table("k", &options, something).await;
+        if cache.stats().store_failures == 0 {
+            // It has taken the value, and counts in whole seconds.
+            assert!(operations > 4);
+            return;
+        }
+        store.fail_after(None);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+
+        let nothing = || async { Ok::<Option<Table>, Error>(None) };
+        let stale = cache.get_or_load_table("k", &options, nothing).await;
+        assert!(stale.unwrap().is_none_or(|stale| stale == table(0, 1)));
+        while Handle::current().metrics().num_alive_tasks() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let found = cache.get_or_load_table("k", &options, nothing).await;
+        assert_eq!(found.unwrap(), None, "after {operations} operations");
+    }
 }
 
 #[tokio::test]
