@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use ck_codec::CacheKey;
 use ck_core::{
-    Backend, BoxFuture, Error, ErrorKind, Key, Lease, Outcome, Result, WriteMode, background,
-    complete,
+    Backend, BoxFuture, Error, ErrorKind, Expiry, Key, Lease, Outcome, Result, WriteMode,
+    background, complete,
 };
 use tokio::sync::oneshot;
 use tracing::{Instrument, Span, debug_span};
@@ -362,9 +362,9 @@ impl Shared {
     ) -> Result<Arc<Held>> {
         let backend = self.backend.as_ref().filter(|_| form.is_storable());
         // What is loaded from here on is newer than what is stored now, and than nothing else.
-        let mode = match backend {
+        let (mode, until) = match backend {
             Some(backend) => self.replaceable(backend, key).await,
-            None => WriteMode::Overwrite,
+            None => (WriteMode::Overwrite, Expiry::NEVER),
         };
         // Before the work, not after it.
         options.put().write_options(WriteMode::Overwrite)?;
@@ -390,6 +390,11 @@ impl Shared {
             _ => options.put().clone(),
         };
         let held = Arc::new(self.hold(form, content, put.life(), None));
+        // What was to be replaced may be over by now, as it would be without this load.
+        let mode = match mode {
+            WriteMode::Update(_) if until.is_expired() => WriteMode::Create,
+            mode => mode,
+        };
         let draft = match backend {
             None => None,
             Some(backend) => {
@@ -458,12 +463,12 @@ impl Shared {
         .await;
     }
 
-    /// What may be replaced: the present entry.
-    async fn replaceable(&self, backend: &Arc<dyn Backend>, key: &Key) -> WriteMode {
+    /// What may be replaced: the present entry, which lives so long.
+    async fn replaceable(&self, backend: &Arc<dyn Backend>, key: &Key) -> (WriteMode, Expiry) {
         match backend.open(key).await {
-            Ok(Some(entry)) => WriteMode::Update(entry.version()),
+            Ok(Some(entry)) => (WriteMode::Update(entry.version()), entry.expiry()),
             // When the store cannot say, the write will tell.
-            Ok(None) | Err(_) => WriteMode::Create,
+            Ok(None) | Err(_) => (WriteMode::Create, Expiry::NEVER),
         }
     }
 

@@ -83,6 +83,24 @@ async fn a_value_is_made_anew_before_its_time_is_over() {
 }
 
 #[tokio::test]
+async fn a_value_is_stored_though_the_one_before_was_over_while_it_was_made() {
+    let (_dir, cache) = both_tiers();
+    let source = Source::default();
+    let short = PutOptions::new().with_ttl(Duration::from_secs(1));
+    let put = cache.put_table("k", table(0, 1), &short).await;
+    assert!(put.unwrap().is_stored());
+    let options = stale_options().with_refresh_ahead(Duration::from_secs(1000));
+    let slow = source.clone();
+    // Stores count in whole seconds.
+    let loader = move || slow.after(Duration::from_millis(2500), table(1, 1));
+    let found = cache.get_or_load_table("k", &options, loader).await;
+    assert_eq!(found.unwrap(), Some(table(0, 1)));
+    until_stored(&cache, 2).await;
+    assert_eq!(cache.stats().rejected, 0);
+    assert!(cache.stat("k").await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn what_is_no_more_is_not_handed_out_again_where_the_process_alone_has_it_either() {
     // After so many operations the store fails.
     for operations in 0.. {
