@@ -289,7 +289,20 @@ impl Run {
             is_excused || is_allowed,
             "{place:?} {load:?}: {seen:.40?}, ran: {ran}, of {states:?}"
         );
-        if let Some(written) = load.writes(&states).filter(|_| ran) {
+        if let Some(mut written) = load.writes(&states).filter(|_| ran) {
+            // What is short may be over between the look at what is to be replaced and the write, which is refused then.
+            let is_short = |state: &State| {
+                matches!(
+                    state,
+                    State::Held {
+                        ttl: Ttl::Short,
+                        ..
+                    }
+                )
+            };
+            if !is_local && states.iter().any(is_short) {
+                written.push(State::Gone);
+            }
             let is_certain = !failing && !self.is_limited();
             self.set(place, written, is_certain);
         }
