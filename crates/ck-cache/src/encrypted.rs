@@ -12,7 +12,6 @@ mod writer;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,6 +24,7 @@ use ck_crypto::Keyring;
 use ck_frame::{Envelope, Probe};
 
 use crate::cache::is_corrupt;
+use crate::stats::Counter;
 use form::Form;
 pub use info::EncryptedInfo;
 use kept::{Kept, Relay};
@@ -82,7 +82,7 @@ struct Shared {
     budget: MemoryBudget,
     /// What the process keeps, as it is stored.
     kept: Option<Kept>,
-    tampered: AtomicU64,
+    tampered: Counter,
 }
 
 /// What an [`Encrypted`] store has seen.
@@ -108,7 +108,7 @@ impl Encrypted {
             store,
             keys,
             options,
-            tampered: AtomicU64::new(0),
+            tampered: Counter::new("ck_cache_tampered_total"),
         })))
     }
 
@@ -116,7 +116,7 @@ impl Encrypted {
     #[must_use]
     pub fn stats(&self) -> EncryptedStats {
         EncryptedStats {
-            tampered: self.0.tampered.load(Ordering::Relaxed),
+            tampered: self.0.tampered.get(),
         }
     }
 }

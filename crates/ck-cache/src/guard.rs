@@ -10,7 +10,6 @@ use std::future::Future;
 use std::ops::ControlFlow;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -21,6 +20,7 @@ use ck_core::{
     WriteMode, WriteOptions, runs_in_place,
 };
 
+use crate::stats::Counter;
 use crate::timer::Sleep;
 use breaker::Breaker;
 pub use breaker::BreakerState;
@@ -90,8 +90,8 @@ struct Shared {
     reads: Breaker,
     writes: Breaker,
     workers: Workers,
-    retries: AtomicU64,
-    timeouts: AtomicU64,
+    retries: Counter,
+    timeouts: Counter,
 }
 
 /// What a [`Guard`] has seen of its store.
@@ -126,8 +126,8 @@ impl Guard {
             reads: Breaker::new(options.breaker(), &url, "reads"),
             writes: Breaker::new(options.breaker(), &url, "writes"),
             workers: Workers::new(MOST_THREADS),
-            retries: AtomicU64::new(0),
-            timeouts: AtomicU64::new(0),
+            retries: Counter::new("ck_cache_retries_total"),
+            timeouts: Counter::new("ck_cache_timeouts_total"),
             store,
             url,
             options,
@@ -139,8 +139,8 @@ impl Guard {
     pub fn stats(&self) -> GuardStats {
         let shared = &*self.0;
         GuardStats {
-            retries: shared.retries.load(Ordering::Relaxed),
-            timeouts: shared.timeouts.load(Ordering::Relaxed),
+            retries: shared.retries.get(),
+            timeouts: shared.timeouts.get(),
             openings: shared.reads.openings() + shared.writes.openings(),
             reads: shared.reads.state(),
             writes: shared.writes.state(),
@@ -182,7 +182,7 @@ impl Guard {
             }
             tracing::debug!(store = %self.0.url, operation = what.operation, ?pause, %error, "trying again");
             Sleep::until(again).await;
-            self.0.retries.fetch_add(1, Ordering::Relaxed);
+            self.0.retries.add(1);
             retry += 1;
             failed = Some(error);
         }
@@ -237,7 +237,7 @@ impl Guard {
     }
 
     fn late(&self, what: &What<'_>, failed: Option<Error>) -> Error {
-        self.0.timeouts.fetch_add(1, Ordering::Relaxed);
+        self.0.timeouts.add(1);
         let mut error = Error::new(ErrorKind::Timeout, "the store did not answer in time")
             .with("store", &self.0.url)
             .with("operation", what.operation);

@@ -49,7 +49,8 @@
 //! - `tokio` (default): inside a tokio runtime, encoding and disk access run on its blocking pool.
 //!   Without it, or outside a runtime, they run on the thread that polls.
 //! - `metrics`: the figures of [`Stats`] are counters of the `metrics` facade too, under the names
-//!   `ck_cache_..._total`. Install the recorder before the cache is made.
+//!   `ck_cache_..._total`, and so are `retries`, `timeouts` and `breaker_openings` of a [`Guard`] and what was
+//!   `tampered` with in an `Encrypted` store. Install the recorder before cache and stores are made.
 #![forbid(unsafe_code)]
 
 mod batches;

@@ -79,7 +79,7 @@ counters! {
     refreshes,
 }
 
-/// A figure of [`Stats`], and with the feature `metrics` a counter of the program's recorder.
+/// A figure of [`Stats`] or of a store around another one, and with the feature `metrics` a counter of the program's recorder.
 pub(crate) struct Counter {
     count: AtomicU64,
     #[cfg(feature = "metrics")]
@@ -91,7 +91,7 @@ impl Counter {
         not(feature = "metrics"),
         expect(unused_variables, reason = "only recorders know names")
     )]
-    fn new(name: &'static str) -> Self {
+    pub(crate) fn new(name: &'static str) -> Self {
         Self {
             count: AtomicU64::new(0),
             #[cfg(feature = "metrics")]
@@ -105,7 +105,7 @@ impl Counter {
         self.recorded.increment(n);
     }
 
-    fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 }

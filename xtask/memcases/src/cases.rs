@@ -15,6 +15,7 @@ use ck_cache::Compression;
 use ck_cache::blocking::Cache;
 use serde_json::{Value, json};
 
+use self::wide::Place;
 use crate::matrix::{self, Cell};
 use crate::probe::Figures;
 use crate::server::Kind;
@@ -187,15 +188,21 @@ fn special() -> Vec<Case> {
         new("ck-large-batches-views", |s| {
             command::put_large_batches(s, tables::views)
         }),
-        new("redis-project-wide", |s| wide::project(Kind::Redis, s)),
-        new("memcached-project-wide", |s| {
-            wide::project(Kind::Memcached, s)
+        new("redis-project-wide", |s| {
+            wide::project(Place::Server(Kind::Redis), s)
         }),
+        new("memcached-project-wide", |s| {
+            wide::project(Place::Server(Kind::Memcached), s)
+        }),
+        new("pread-project-wide", |s| wide::project(Place::File, s)),
         new("redis-project-wide-encrypted", |s| {
-            wide::project_encrypted(Kind::Redis, s)
+            wide::project_encrypted(Place::Server(Kind::Redis), s)
         }),
         new("memcached-project-wide-encrypted", |s| {
-            wide::project_encrypted(Kind::Memcached, s)
+            wide::project_encrypted(Place::Server(Kind::Memcached), s)
+        }),
+        new("pread-project-wide-encrypted", |s| {
+            wide::project_encrypted(Place::File, s)
         }),
         new("l1-slices", process::slices),
         new("l1-empty", process::empty),

@@ -72,7 +72,7 @@ impl Unproven {
         // What is put in its place by others is not to be waited for.
         drop(self.shared.changing(&self.key));
         if self.found.fetch_max(found, Ordering::Relaxed) < FOREIGN {
-            self.shared.tampered.fetch_add(1, Ordering::Relaxed);
+            self.shared.tampered.add(1);
             let store = self.shared.store.url();
             tracing::warn!(store, %error, "an encrypted entry was tampered with");
         }

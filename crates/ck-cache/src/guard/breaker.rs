@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 use ck_core::{Error, ErrorKind, Result};
 
 use super::options::BreakerOptions;
+use crate::stats::Counter;
 
 /// Whether a store is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,6 +26,8 @@ pub(super) struct Breaker {
     /// What it stands for: the store, and the kind of operations.
     store: String,
     operations: &'static str,
+    /// How often it opened after it was closed.
+    openings: Counter,
     state: Mutex<State>,
 }
 
@@ -33,7 +36,6 @@ struct State {
     phase: Phase,
     /// Which phase this is: what was begun in an earlier one says nothing about this one.
     epoch: u64,
-    openings: u64,
 }
 
 #[derive(Debug)]
@@ -86,10 +88,10 @@ impl Breaker {
             options,
             store: store.to_owned(),
             operations,
+            openings: Counter::new("ck_cache_breaker_openings_total"),
             state: Mutex::new(State {
                 phase: Phase::Closed { failures: 0 },
                 epoch: 0,
-                openings: 0,
             }),
         }
     }
@@ -125,7 +127,7 @@ impl Breaker {
 
     /// How often it opened after it was closed.
     pub(super) fn openings(&self) -> u64 {
-        self.lock().openings
+        self.openings.get()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -161,7 +163,7 @@ impl Breaker {
                 if *failures < options.failures {
                     return;
                 }
-                state.openings += 1;
+                self.openings.add(1);
                 state.enter(Phase::Open(Outage {
                     since: now,
                     until: later(now, options.open_for),

@@ -1,4 +1,6 @@
-//! What reads move over the wire: three of two hundred columns, every batch, and a range of rows.
+//! What reads move, over the wire or out of a file: three of two hundred columns, every batch, and a range of rows.
+
+use std::fs;
 
 use ck_cache::blocking::{Cache, CachedTable};
 use ck_cache::{Compression, Key, PutOptions, TableReader, Verification};
@@ -11,18 +13,26 @@ use crate::server::{Kind, Server};
 use crate::tables::Make;
 use crate::{Result, tables};
 
-/// A table in a server, and what is read of it through a proxy that counts.
+/// A table in a store, and what is read of it where that is counted.
 struct Read {
-    kind: Kind,
+    place: Place,
     open: fn(&str) -> Result<Cache>,
     make: Make,
     compression: Compression,
     choose: fn(CachedTable) -> Result<CachedTable>,
 }
 
+/// Where the table is.
+#[derive(Clone, Copy)]
+pub(super) enum Place {
+    /// In a server, behind a proxy that counts what goes either way.
+    Server(Kind),
+    /// In a file that is not mapped; the kernel counts what is read.
+    File,
+}
+
 struct Moved {
     figures: Figures,
-    /// Over the wire, both ways.
     bytes: u64,
     /// Rows that were read.
     rows: u64,
@@ -30,29 +40,29 @@ struct Moved {
     stored: Vec<(u64, u64)>,
 }
 
-/// `transfer_ratio` is what came over the wire, less 1 MiB, to the bytes of the columns.
-pub(super) fn project(kind: Kind, setting: &Setting) -> Result<Figures> {
-    columns(kind, plain, setting, three)
+/// `transfer_ratio` is what was moved, less 1 MiB, to the bytes of the columns.
+pub(super) fn project(place: Place, setting: &Setting) -> Result<Figures> {
+    columns(place, plain, setting, three)
 }
 
 /// As [`project`], from encrypted entries, whose chunks are larger than what is read of a batch.
-pub(super) fn project_encrypted(kind: Kind, setting: &Setting) -> Result<Figures> {
-    columns(kind, cell::encrypted, setting, three)
+pub(super) fn project_encrypted(place: Place, setting: &Setting) -> Result<Figures> {
+    columns(place, cell::encrypted, setting, three)
 }
 
 /// Fetches all columns for the sake of three.
 pub(super) fn fetch_all(setting: &Setting) -> Result<Figures> {
-    columns(Kind::Redis, plain, setting, Ok)
+    columns(Place::Server(Kind::Redis), plain, setting, Ok)
 }
 
 fn columns(
-    kind: Kind,
+    place: Place,
     open: fn(&str) -> Result<Cache>,
     setting: &Setting,
     choose: fn(CachedTable) -> Result<CachedTable>,
 ) -> Result<Figures> {
     let read = Read {
-        kind,
+        place,
         open,
         make: tables::wide,
         compression: Compression::None,
@@ -115,7 +125,7 @@ impl Read {
         choose: fn(CachedTable) -> Result<CachedTable>,
     ) -> Self {
         Self {
-            kind,
+            place: Place::Server(kind),
             open: plain,
             make: tables::numeric,
             compression,
@@ -124,36 +134,84 @@ impl Read {
     }
 
     fn measure(&self, setting: &Setting) -> Result<Moved> {
-        let server = Server::start(self.kind, setting.bytes);
-        let options = PutOptions::new().with_compression(self.compression);
+        match self.place {
+            Place::Server(kind) => {
+                let server = Server::start(kind, setting.bytes);
+                let stored = self.put(&server.url(), setting)?;
+                let (proxy, url) = server.proxy();
+                let cache = self.warm(&url)?;
+                let moved = || proxy.bytes_up() + proxy.bytes_down();
+                let before = moved();
+                let probe = Probe::start()?;
+                let rows = self.read(&cache)?;
+                let figures = probe.stop()?;
+                let bytes = moved() - before;
+                Ok(Moved {
+                    figures,
+                    bytes,
+                    rows,
+                    stored,
+                })
+            }
+            Place::File => {
+                let url = format!("{}?read=pread", setting.directory());
+                let stored = self.put(&url, setting)?;
+                let cache = self.warm(&url)?;
+                let probe = Probe::start()?;
+                let rows = self.read(&cache)?;
+                let figures = probe.stop()?;
+                // Once more, for the probe reads files of the kernel as well.
+                let before = bytes_read()?;
+                self.read(&cache)?;
+                let bytes = bytes_read()? - before;
+                Ok(Moved {
+                    figures,
+                    bytes,
+                    rows,
+                    stored,
+                })
+            }
+        }
+    }
+
+    /// Rows and bytes of each batch of the entry that is put.
+    fn put(&self, url: &str, setting: &Setting) -> Result<Vec<(u64, u64)>> {
         let table = cell::table((self.make)(setting.bytes)?)?;
-        let cache = (self.open)(&server.url())?;
-        cache.put_table(TABLE, &table, &options)?.stored()?;
-        let stored = stored(&cache)?;
-        drop((cache, table));
-        let (proxy, url) = server.proxy();
-        let cache = (self.open)(&url)?;
-        cell::warm_up(&cache, self.make, &options)?;
+        let cache = (self.open)(url)?;
+        cache.put_table(TABLE, &table, &self.options())?.stored()?;
+        stored(&cache)
+    }
+
+    fn warm(&self, url: &str) -> Result<Cache> {
+        let cache = (self.open)(url)?;
+        cell::warm_up(&cache, self.make, &self.options())?;
         heap::trim();
-        let before = proxy.bytes_up() + proxy.bytes_down();
-        let probe = Probe::start()?;
-        let view = (self.choose)(cell::entry(&cache)?)?;
+        Ok(cache)
+    }
+
+    fn options(&self) -> PutOptions {
+        PutOptions::new().with_compression(self.compression)
+    }
+
+    /// The number of rows that were read.
+    fn read(&self, cache: &Cache) -> Result<u64> {
+        let view = (self.choose)(cell::entry(cache)?)?;
         let mut rows = 0;
         for batch in view.batches() {
             rows += batch?.num_rows() as u64;
         }
-        let figures = probe.stop()?;
-        let bytes = proxy.bytes_up() + proxy.bytes_down() - before;
         if rows != view.num_rows() {
             return Err("rows are missing".into());
         }
-        Ok(Moved {
-            figures,
-            bytes,
-            rows,
-            stored,
-        })
+        Ok(rows)
     }
+}
+
+/// What this process has read by system calls, from whatever it was.
+fn bytes_read() -> Result<u64> {
+    let io = fs::read_to_string("/proc/self/io")?;
+    let read = io.lines().find_map(|line| line.strip_prefix("rchar: "));
+    Ok(read.ok_or("/proc/self/io: no rchar")?.parse()?)
 }
 
 /// Rows and bytes of each batch of the entry.
