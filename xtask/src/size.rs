@@ -17,7 +17,7 @@ use self::baseline::{Baseline, Entry};
 use self::programs::Program;
 use crate::cmd::Cmd;
 use crate::report::{self, Table};
-use crate::workspace::{Metadata, Package, read, root, target_dir, write};
+use crate::workspace::{Dependency, Metadata, Package, read, root, target_dir, write};
 use crate::{Result, unknown_argument};
 
 pub(crate) const USAGE: &str = "size [--bless REASON]
@@ -30,6 +30,10 @@ pub(crate) const USAGE: &str = "size [--bless REASON]
 
 /// The program that uses nothing: what the standard library costs.
 const EMPTY: &str = "empty";
+
+/// What Arrow is built upon and some programs turn features on in, which bring it no code: all programs with Arrow do,
+/// else it is built for each of the combinations.
+const UNDER_ARROW: &str = "libc = \"0.2\"\nonce_cell = { version = \"1\", default-features = false, features = [\"std\"] }\n";
 
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let reason = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -290,7 +294,12 @@ fn dependencies(program: &Program, metadata: &Metadata) -> Result<String> {
         "{} = {{ path = {:?}{features} }}\n",
         library.name, library.dir
     );
-    Ok(inner.chain([itself]).collect())
+    let mut dependencies: String = inner.chain([itself]).collect();
+    let has_arrow = |dependency: &Dependency| dependency.name == "arrow-array" && !dependency.dev;
+    if library.dependencies.iter().any(has_arrow) {
+        dependencies.push_str(UNDER_ARROW);
+    }
+    Ok(dependencies)
 }
 
 #[cfg(test)]

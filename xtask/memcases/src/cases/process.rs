@@ -107,6 +107,10 @@ pub(super) fn churn_of_store(setting: &Setting) -> Result<Figures> {
 /// As [`churn_of_store`], of a cell's tables through its store. `beyond` and its like are what comes on top of two
 /// tables: one that the process keeps, and one that is made, or read out of the store.
 pub(super) fn churn_of_cell(cell: Cell, setting: &Setting) -> Result<Figures> {
+    with_one_heap(|| churn_in_one_heap(cell, setting))
+}
+
+fn churn_in_one_heap(cell: Cell, setting: &Setting) -> Result<Figures> {
     // Enough for tables that come from the store while the process keeps another.
     const CYCLES: u64 = 3;
     // Freed memory is given back in one go, in the background, and each time is followed by a rest of nine times as
@@ -168,21 +172,30 @@ fn cycle(
     Ok(probe)
 }
 
-/// Tasks of a server get tables and let go of them, each on its own and without a tier of the process. All its threads
-/// share one heap: of each further one the C library keeps the end, up to 64 MiB.
-pub(super) fn gets_of_tasks(setting: &Setting, compression: Compression) -> Result<Figures> {
+/// Does the work in a process like this one all of whose threads share one heap: of each further one the C library
+/// keeps the end, up to 64 MiB, which hides what the library under test would keep.
+fn with_one_heap(work: impl FnOnce() -> Result<Figures>) -> Result<Figures> {
     const HEAPS: &str = "MALLOC_ARENA_MAX";
-    if env::var_os(HEAPS).is_none() {
-        let output = Command::new(env::current_exe()?)
-            .args(env::args_os().skip(1))
-            .env(HEAPS, "1")
-            .stderr(Stdio::inherit())
-            .output()?;
-        return match output.status.success() {
-            true => Figures::parse(&output.stdout),
-            false => Err("the process with one heap failed".into()),
-        };
+    if env::var_os(HEAPS).is_some_and(|heaps| heaps == "1") {
+        return work();
     }
+    let output = Command::new(env::current_exe()?)
+        .args(env::args_os().skip(1))
+        .env(HEAPS, "1")
+        .stderr(Stdio::inherit())
+        .output()?;
+    match output.status.success() {
+        true => Figures::parse(&output.stdout),
+        false => Err("the process with one heap failed".into()),
+    }
+}
+
+/// Tasks of a server get tables and let go of them, each on its own and without a tier of the process.
+pub(super) fn gets_of_tasks(setting: &Setting, compression: Compression) -> Result<Figures> {
+    with_one_heap(|| gets_in_one_heap(setting, compression))
+}
+
+fn gets_in_one_heap(setting: &Setting, compression: Compression) -> Result<Figures> {
     const TASKS: usize = 4;
     const GETS: usize = 20;
     // What callers let go of is given back three seconds later, and it takes its time.
