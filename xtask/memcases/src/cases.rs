@@ -214,6 +214,14 @@ fn special() -> Vec<Case> {
         new("l1-churn-memcached", process::churn_of_store)
             .with(Kind::Memcached)
             .of_part(Part::Default),
+        new("l1-churn-redis-none", process::churn_of_store_uncompressed)
+            .with(Kind::Redis)
+            .of_part(Part::Default),
+        new(
+            "l1-churn-memcached-none",
+            process::churn_of_store_uncompressed,
+        )
+        .with(Kind::Memcached),
         new("load-file", process::load),
         new("load-redis", process::load).with(Kind::Redis),
         new("load-memcached", process::load).with(Kind::Memcached),

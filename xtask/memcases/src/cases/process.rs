@@ -17,6 +17,10 @@ use crate::{Result, digest, tables};
 
 const MIB: u64 = 1 << 20;
 
+/// Freed memory is given back in one go, in the background, and each time is followed by a rest of nine times as
+/// long: cycles as short as those without compression can end within one.
+const REST: Duration = Duration::from_secs(3);
+
 /// Keeps one row each of large batches: 200 of 48 MiB at the smallest size, fewer of larger ones then.
 pub(super) fn slices(setting: &Setting) -> Result<Figures> {
     let rows = usize::try_from(setting.bytes * 3 / 4 / (8 * 8))?;
@@ -91,17 +95,20 @@ pub(super) fn churn(setting: &Setting) -> Result<Figures> {
 /// As [`churn`], with a store behind that has to decompress what is asked for, and tables of many sizes of
 /// buffers. What is compressed takes a core a while: 2 GiB in all, in four tables or more.
 pub(super) fn churn_of_store(setting: &Setting) -> Result<Figures> {
+    cycle_of_store(setting, ZSTD)?.stop_later()
+}
+
+/// As [`churn_of_store`], with tables that are kept as they were read.
+pub(super) fn churn_of_store_uncompressed(setting: &Setting) -> Result<Figures> {
+    cycle_of_store(setting, Compression::None)?.stop_after(REST)
+}
+
+fn cycle_of_store(setting: &Setting, compression: Compression) -> Result<Probe> {
     let cache = tiers(ck_cache::open_store(&setting.url())?, setting).build();
     let cycles = (2048 * MIB / setting.bytes).clamp(4, 20);
-    let options = PutOptions::new().with_compression(ZSTD);
-    cycle(
-        setting,
-        &cache.blocking(),
-        cycles,
-        tables::strings,
-        &options,
-    )?
-    .stop_later()
+    let options = PutOptions::new().with_compression(compression);
+    let cache = cache.blocking();
+    cycle(setting, &cache, cycles, tables::strings, &options)
 }
 
 /// As [`churn_of_store`], of a cell's tables through its store. `beyond` and its like are what comes on top of two
@@ -113,9 +120,6 @@ pub(super) fn churn_of_cell(cell: Cell, setting: &Setting) -> Result<Figures> {
 fn churn_in_one_heap(cell: Cell, setting: &Setting) -> Result<Figures> {
     // Enough for tables that come from the store while the process keeps another.
     const CYCLES: u64 = 3;
-    // Freed memory is given back in one go, in the background, and each time is followed by a rest of nine times as
-    // long: cycles as short as those without compression can end within one.
-    const LATER: Duration = Duration::from_secs(3);
     let make = cell.source.make();
     let table = digest::bytes(&make(setting.bytes)?);
     let cache = tiers(cell::warm_store(cell, setting)?, setting).build();
@@ -126,7 +130,7 @@ fn churn_in_one_heap(cell: Cell, setting: &Setting) -> Result<Figures> {
         make,
         &cell::options(cell),
     )?;
-    let mut figures = probe.stop_after(LATER)?;
+    let mut figures = probe.stop_after(REST)?;
     figures.add_beyond(2 * table)?;
     Ok(figures)
 }
