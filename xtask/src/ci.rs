@@ -1,3 +1,4 @@
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cmd::Cmd;
@@ -46,12 +47,15 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         }),
         ("interop", || interop::run(&[])),
     ];
+    // Most of it is waiting for downloads. Whether it went well is seen by the step that needs it.
+    let packages = thread::spawn(interop::environment);
     for &(name, step) in before {
         let (took, result) = timed(name, step);
         note(name, took, result);
     }
     let (took, (summary, result)) = timed("test", || test::all(&[]));
     note("test", took, result);
+    drop(packages.join());
     for &(name, step) in after {
         let (took, result) = timed(name, step);
         note(name, took, result);

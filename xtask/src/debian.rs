@@ -1,5 +1,7 @@
 //! What tests need of the system.
 
+use std::sync::{Mutex, PoisonError};
+
 use crate::Result;
 use crate::cmd::Cmd;
 
@@ -19,6 +21,9 @@ pub(crate) fn servers() -> Result<()> {
 
 /// Installs Debian packages unless what they bring is `present`; without the rights for that, says which.
 pub(crate) fn install(packages: &[&str], present: impl Fn() -> bool) -> Result<()> {
+    // Nor does the system install more than one thing at a time.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     if present() {
         return Ok(());
     }
