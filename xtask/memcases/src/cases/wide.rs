@@ -33,6 +33,7 @@ pub(super) enum Place {
 
 struct Moved {
     figures: Figures,
+    /// Over the wire, both ways, or out of the file.
     bytes: u64,
     /// Rows that were read.
     rows: u64,
