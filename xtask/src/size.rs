@@ -31,9 +31,15 @@ pub(crate) const USAGE: &str = "size [--bless REASON]
 /// The program that uses nothing: what the standard library costs.
 const EMPTY: &str = "empty";
 
-/// What Arrow is built upon and some programs turn features on in, which bring it no code: all programs with Arrow do,
-/// else it is built for each of the combinations.
-const UNDER_ARROW: &str = "libc = \"0.2\"\nonce_cell = { version = \"1\", default-features = false, features = [\"std\"] }\n";
+/// What programs with Arrow share would be built again for each combination of features that some of them turn on in
+/// what it is built upon. So all of them turn on those that bring no code: in what is linked, and in what runs at compile
+/// time.
+const UNDER_ARROW: [&str; 2] = [
+    "libc = \"0.2\"\n\
+     once_cell = { version = \"1\", default-features = false, features = [\"std\"] }\n\
+     twox-hash = { version = \"2\", default-features = false, features = [\"xxhash32\", \"xxhash3_128\"] }\n",
+    "syn = { version = \"3\", default-features = false, features = [\"extra-traits\", \"fold\", \"visit\"] }\n",
+];
 
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let reason = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -297,7 +303,10 @@ fn dependencies(program: &Program, metadata: &Metadata) -> Result<String> {
     let mut dependencies: String = inner.chain([itself]).collect();
     let has_arrow = |dependency: &Dependency| dependency.name == "arrow-array" && !dependency.dev;
     if library.dependencies.iter().any(has_arrow) {
-        dependencies.push_str(UNDER_ARROW);
+        let [linked, at_compile_time] = UNDER_ARROW;
+        dependencies.push_str(linked);
+        dependencies.push_str("\n[build-dependencies]\n");
+        dependencies.push_str(at_compile_time);
     }
     Ok(dependencies)
 }

@@ -69,17 +69,17 @@ fn shapes() -> Vec<(&'static str, Make)> {
             }),
         ),
         (
-            "one row of 20,000",
+            "one row of 2,000",
             Box::new(|n| {
                 let columns: Vec<(&str, ArrayRef)> = vec![
-                    ("n", numbers(20_000)),
+                    ("n", numbers(2_000)),
                     (
                         "s",
                         Arc::new(StringArray::from_iter_values(
-                            (0..20_000).map(|i| i.to_string()),
+                            (0..2_000).map(|i| i.to_string()),
                         )),
                     ),
-                    ("f", Arc::new(Float64Array::from(vec![0.5; 20_000]))),
+                    ("f", Arc::new(Float64Array::from(vec![0.5; 2_000]))),
                 ];
                 Table::from(RecordBatch::try_from_iter(columns).unwrap().slice(n, 1))
             }),
