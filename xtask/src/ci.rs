@@ -8,7 +8,8 @@ use crate::{Result, interop, memtest, size, test, tidy, unknown_argument};
 
 pub(crate) const USAGE: &str = "ci
     What `.ci/run` runs: format, lints, documentation, each library crate alone without features,
-    the benchmarks' own checks, test, tidy, size, memtest --quick --dev and interop. All of them run, even after a failure.
+    the benchmarks' own checks, test, then size beside tidy, memtest --quick --dev and interop. All of them run, even
+    after a failure.
 ";
 
 type Step = (&'static str, fn() -> Result<()>);
@@ -41,7 +42,6 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     ];
     let after: &[Step] = &[
         ("tidy", || tidy::run(&[])),
-        ("size", || size::run(&[])),
         ("memtest", || {
             memtest::run(&["--quick", "--dev"].map(str::to_owned))
         }),
@@ -56,10 +56,16 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     let (took, (summary, result)) = timed("test", || test::all(&[]));
     note("test", took, result);
     drop(packages.join());
+    // It compiles, in a directory of its own, with what the steps after the tests leave of the processor: they measure
+    // bytes and not time, and wait a lot.
+    let size = thread::spawn(|| timed("size, beside the others", || size::run(&[])));
     for &(name, step) in after {
         let (took, result) = timed(name, step);
         note(name, took, result);
     }
+    let panicked = |_| (Duration::ZERO, Err("panicked".to_owned()));
+    let (took, result) = size.join().unwrap_or_else(panicked);
+    note("size", took, result);
     table.row([
         "all".to_owned(),
         format!("{:.1}", start.elapsed().as_secs_f64()),

@@ -17,7 +17,7 @@ use self::baseline::{Baseline, Entry};
 use self::programs::Program;
 use crate::cmd::Cmd;
 use crate::report::{self, Table};
-use crate::workspace::{Dependency, Metadata, Package, read, root, target_dir, write};
+use crate::workspace::{Metadata, Package, read, root, target_dir, write};
 use crate::{Result, unknown_argument};
 
 pub(crate) const USAGE: &str = "size [--bless REASON]
@@ -31,15 +31,26 @@ pub(crate) const USAGE: &str = "size [--bless REASON]
 /// The program that uses nothing: what the standard library costs.
 const EMPTY: &str = "empty";
 
-/// What programs with Arrow share would be built again for each combination of features that some of them turn on in
-/// what it is built upon. So all of them turn on those that bring no code: in what is linked, and in what runs at compile
-/// time.
-const UNDER_ARROW: [&str; 2] = [
-    "libc = \"0.2\"\n\
-     once_cell = { version = \"1\", default-features = false, features = [\"std\"] }\n\
-     twox-hash = { version = \"2\", default-features = false, features = [\"xxhash32\", \"xxhash3_128\"] }\n",
-    "syn = { version = \"3\", default-features = false, features = [\"extra-traits\", \"fold\", \"visit\"] }\n",
-];
+/// What programs share would be built again for each combination of features that some of them turn on in what it is
+/// built upon. So all of them turn on those that bring no code: programs with Arrow,
+const UNDER_ARROW: &str = "\
+bitflags = { version = \"2\", default-features = false, features = [\"std\"] }
+futures-core = \"0.3\"
+libc = \"0.2\"
+once_cell = { version = \"1\", default-features = false, features = [\"std\"] }
+serde_core = { version = \"1\", default-features = false, features = [\"alloc\", \"result\", \"std\"] }
+twox-hash = { version = \"2\", default-features = false, features = [\"xxhash32\", \"xxhash3_128\"] }
+";
+
+/// and in what runs when they are compiled;
+const UNDER_ARROW_AT_COMPILE_TIME: &str = "\
+syn = { version = \"3\", default-features = false, features = [\"extra-traits\", \"fold\", \"visit\"] }
+";
+
+/// those that keep values in process.
+const UNDER_MOKA: &str = "\
+smallvec = { version = \"1\", default-features = false, features = [\"const_generics\"] }
+";
 
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let reason = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -267,8 +278,9 @@ impl Programs {
     }
 }
 
+/// The package of a program; a package has no `+` in its name.
 fn binary(name: &str) -> String {
-    format!("size-{name}")
+    format!("size-{}", name.replace('+', "-"))
 }
 
 /// The library crate with the program's features, and those of ours that it needs itself, by name.
@@ -301,12 +313,17 @@ fn dependencies(program: &Program, metadata: &Metadata) -> Result<String> {
         library.name, library.dir
     );
     let mut dependencies: String = inner.chain([itself]).collect();
-    let has_arrow = |dependency: &Dependency| dependency.name == "arrow-array" && !dependency.dev;
-    if library.dependencies.iter().any(has_arrow) {
-        let [linked, at_compile_time] = UNDER_ARROW;
-        dependencies.push_str(linked);
+    let has = |name: &str| {
+        let mut all = library.dependencies.iter();
+        all.any(|dependency| dependency.name == name && !dependency.dev)
+    };
+    if has("moka") || has("ck-l1") {
+        dependencies.push_str(UNDER_MOKA);
+    }
+    if has("arrow-array") {
+        dependencies.push_str(UNDER_ARROW);
         dependencies.push_str("\n[build-dependencies]\n");
-        dependencies.push_str(at_compile_time);
+        dependencies.push_str(UNDER_ARROW_AT_COMPILE_TIME);
     }
     Ok(dependencies)
 }

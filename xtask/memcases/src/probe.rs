@@ -70,6 +70,9 @@ const INTERVAL: Duration = Duration::from_millis(2);
 /// What was let go of is given back in the background.
 const LATER: Duration = Duration::from_millis(500);
 
+/// Bytes beyond the start that are not waited for: threads and buffers that stay take as much.
+const LITTLE: u64 = 1 << 20;
+
 /// Watches the memory of this process from [`Probe::start`] to [`Probe::stop`].
 ///
 /// Start it when the source stands: peaks count from there. The heap's peak is exact, and so is that
@@ -78,30 +81,24 @@ pub(crate) struct Probe {
     heap: usize,
     before: Resident,
     status: Status,
-    done: Arc<AtomicBool>,
-    sampler: JoinHandle<Option<(Resident, Series)>>,
+    sampler: Sampler,
 }
 
 impl Probe {
     pub(crate) fn start() -> Result<Self> {
-        let done = Arc::new(AtomicBool::new(false));
-        let sampler = thread::Builder::new().stack_size(64 << 10).spawn({
-            let done = Arc::clone(&done);
-            let status = Status::own()?;
-            let series = Series::new();
-            move || sample(&status, &done, series)
-        })?;
+        // One that ends at once: what it maps of the program's own text is there before anything counts.
+        Sampler::spawn()?.end()?;
+        let sampler = Sampler::spawn()?;
         let status = Status::own()?;
         heap::trim();
         rss::reset_peak()?;
         heap::reset_peak();
         let before = status.read().ok_or("no status of this process")?;
-        sampler.thread().unpark();
+        sampler.thread.thread().unpark();
         Ok(Self {
             heap: heap::live(),
             before,
             status,
-            done,
             sampler,
         })
     }
@@ -110,14 +107,7 @@ impl Probe {
     pub(crate) fn stop(self) -> Result<Figures> {
         let heap = heap::peak();
         let last = self.status.read().ok_or("no status of this process")?;
-        self.done.store(true, SeqCst);
-        self.sampler.thread().unpark();
-        let (sampled, series) = self
-            .sampler
-            .join()
-            .ok()
-            .flatten()
-            .ok_or("the sampler failed")?;
+        let (sampled, series) = self.sampler.end()?;
         let mut figures = Figures::default();
         let mut add = |name: &str, peak: u64, before: u64| {
             figures.add(name, peak.saturating_sub(before));
@@ -139,17 +129,49 @@ impl Probe {
         self.stop_after(LATER)
     }
 
-    /// As [`Probe::stop`], and what there is beyond the start, so much later and without the help of
-    /// [`heap::trim`]: `left` of resident memory, `live` of the heap.
+    /// As [`Probe::stop`], and what there is beyond the start, without the help of [`heap::trim`]: `left` of resident
+    /// memory, `live` of the heap. That is so much later, or as soon as hardly anything is left.
     pub(crate) fn stop_after(self, delay: Duration) -> Result<Figures> {
-        thread::sleep(delay);
-        let now = self.status.read().ok_or("no status of this process")?;
-        let left = now.all.saturating_sub(self.before.all);
+        let start = Instant::now();
+        let left = loop {
+            let now = self.status.read().ok_or("no status of this process")?;
+            let left = now.all.saturating_sub(self.before.all);
+            if left <= LITTLE || start.elapsed() >= delay {
+                break left;
+            }
+            thread::sleep(LATER / 10);
+        };
         let live = heap::live().saturating_sub(self.heap);
         let mut figures = self.stop()?;
         figures.add("left", left);
         figures.add("live", live as u64);
         Ok(figures)
+    }
+}
+
+/// A thread that samples, once unparked.
+struct Sampler {
+    done: Arc<AtomicBool>,
+    thread: JoinHandle<Option<(Resident, Series)>>,
+}
+
+impl Sampler {
+    fn spawn() -> Result<Self> {
+        let done = Arc::new(AtomicBool::new(false));
+        let thread = thread::Builder::new().stack_size(64 << 10).spawn({
+            let done = Arc::clone(&done);
+            let status = Status::own()?;
+            let series = Series::new();
+            move || sample(&status, &done, series)
+        })?;
+        Ok(Self { done, thread })
+    }
+
+    fn end(self) -> Result<(Resident, Series)> {
+        self.done.store(true, SeqCst);
+        self.thread.thread().unpark();
+        let sampled = self.thread.join().ok().flatten();
+        Ok(sampled.ok_or("the sampler failed")?)
     }
 }
 

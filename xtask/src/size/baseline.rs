@@ -53,7 +53,8 @@ impl Baseline {
         );
         let _ = writeln!(text, "toolchain = {}", quoted(&self.toolchain));
         for (name, entry) in &self.entries {
-            let _ = writeln!(text, "\n[{name}]\nreason = {}", quoted(&entry.reason));
+            let (name, reason) = (quoted(name), quoted(&entry.reason));
+            let _ = writeln!(text, "\n[{name}]\nreason = {reason}");
             let _ = writeln!(text, "bytes = {}\ncrates = [", entry.bytes);
             for crate_name in &entry.crates {
                 let _ = writeln!(text, "    {},", quoted(crate_name));

@@ -34,6 +34,20 @@ struct Choice {
     budget: Option<(u64, &'static str)>,
 }
 
+impl Choice {
+    /// A table put and got with these features of the facade. A name with a `+` says what a feature costs beside the
+    /// default ones.
+    const fn of_cache(name: &'static str, features: &'static [&'static str]) -> Self {
+        Self {
+            name,
+            library: "ck-cache",
+            source: "ck-cache",
+            features,
+            budget: None,
+        }
+    }
+}
+
 const CHOICES: &[Choice] = &[
     Choice {
         name: "ck-backend-redis-plain",
@@ -42,11 +56,14 @@ const CHOICES: &[Choice] = &[
         features: &[],
         budget: None,
     },
+    Choice::of_cache("ck-cache-process", &[]),
+    Choice::of_cache("ck-cache+memcached", &["default", "memcached"]),
+    Choice::of_cache("ck-cache+metrics", &["default", "metrics"]),
     Choice {
-        name: "ck-cache-process",
+        name: "ck-cache+encryption",
         library: "ck-cache",
-        source: "ck-cache",
-        features: &[],
+        source: "encrypted",
+        features: &["default", "encryption"],
         budget: None,
     },
     Choice {
@@ -59,11 +76,9 @@ const CHOICES: &[Choice] = &[
             "a program that reads cached tables from files and Redis fits where programs must be small",
         )),
     },
-    Choice {
-        name: "ck-cache-all",
-        library: "ck-cache",
-        source: "ck-cache",
-        features: &[
+    Choice::of_cache(
+        "ck-cache-all",
+        &[
             "encryption",
             "file",
             "memcached",
@@ -73,8 +88,7 @@ const CHOICES: &[Choice] = &[
             "redis-tls",
             "tokio",
         ],
-        budget: None,
-    },
+    ),
 ];
 
 /// All of them.

@@ -52,9 +52,9 @@ pub(super) fn slices(setting: &Setting) -> Result<Figures> {
     Ok(figures)
 }
 
-/// Keeps empty results, each with an equal schema of its own: a million from 256 MiB on.
+/// Keeps empty results, each with an equal schema of its own: a million from 1 GiB on, a quarter of a million below.
 pub(super) fn empty(setting: &Setting) -> Result<Figures> {
-    let count = (setting.bytes / MIB * 1_000_000 / 256).min(1_000_000);
+    let count = (setting.bytes / MIB * 1_000_000 / 1024).clamp(250_000, 1_000_000);
     let cache = ck_cache::Cache::in_process(64 << 30).blocking();
     let options = PutOptions::new();
     let probe = Probe::start()?;
@@ -76,11 +76,11 @@ pub(super) fn empty(setting: &Setting) -> Result<Figures> {
     Ok(figures)
 }
 
-/// Puts, gets and lets go of a table, a hundred times (less often above 256 MiB).
+/// Puts, gets and lets go of a table, a hundred times (25 times above 64 MiB).
 pub(super) fn churn(setting: &Setting) -> Result<Figures> {
     // The next table makes the one before it go.
     let cache = ck_cache::Cache::in_process(setting.bytes * 3 / 2).blocking();
-    let cycles = (100 * 256 * MIB / setting.bytes).min(100);
+    let cycles = (100 * 64 * MIB / setting.bytes).clamp(25, 100);
     let make: tables::Make = |bytes| {
         let rows = usize::try_from(bytes / 64)?;
         let columns = (0..8).map(|c| {
