@@ -47,6 +47,11 @@ const UNDER_ARROW_AT_COMPILE_TIME: &str = "\
 syn = { version = \"3\", default-features = false, features = [\"extra-traits\", \"fold\", \"visit\"] }
 ";
 
+/// what compiles C for programs with TLS, of which those with Arrow have it anyway;
+const UNDER_TLS_AT_COMPILE_TIME: &str = "\
+cc = { version = \"1\", default-features = false, features = [\"parallel\"] }
+";
+
 /// those that keep values in process.
 const UNDER_MOKA: &str = "\
 smallvec = { version = \"1\", default-features = false, features = [\"const_generics\"] }
@@ -324,6 +329,9 @@ fn dependencies(program: &Program, metadata: &Metadata) -> Result<String> {
         dependencies.push_str(UNDER_ARROW);
         dependencies.push_str("\n[build-dependencies]\n");
         dependencies.push_str(UNDER_ARROW_AT_COMPILE_TIME);
+    } else if has("redis") && program.features.is_none() {
+        dependencies.push_str("\n[build-dependencies]\n");
+        dependencies.push_str(UNDER_TLS_AT_COMPILE_TIME);
     }
     Ok(dependencies)
 }

@@ -7,18 +7,17 @@
 #![allow(clippy::print_stdout, reason = "a command prints its results")]
 
 mod cases;
-mod digest;
 mod matrix;
 mod probe;
 mod rss;
 mod series;
 mod server;
-mod tables;
 mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use memtables::{digest, tables};
 use serde_json::json;
 use testkit::heap::CountingAllocator;
 

@@ -28,8 +28,9 @@ the whole matrix and other systems, without it a diagonal: every store, operatio
 - **anon**: its part that is heap and stacks, sampled every 2 ms. No other process can have these pages.
 - **beyond**, **rss_beyond**, **anon_beyond**: heap, rss and anon beyond 1.05 times the table that was asked for (a load:
   once; tables through the process, one after the other: twice).
-- **left**: what is resident half a second after the work (`*-churn-*` of the matrix and `l1-churn-*-none`: three seconds, `gets-*`: five), and
-  was not before; **live**: what is allocated then.
+- **left**: what is resident after the work, and was not before; **live**: what is allocated then. That is half a second
+  later (`*-churn-*` of the matrix and `l1-churn-*-none`: three seconds, `gets-*`: five), or as soon as less than 1 MiB is
+  left.
 - All count from what stood before the work, so a table that is the source does not count.
 - Sources: *numeric* (eight columns), *strings*, *views* (text in views), *nested* (lists of structs, structs with text,
   nulls), *dictionary* (50,000 and five categories), *skewed* (a run of rows a hundred times as wide as the others).

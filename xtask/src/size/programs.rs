@@ -58,7 +58,6 @@ const CHOICES: &[Choice] = &[
     },
     Choice::of_cache("ck-cache-process", &[]),
     Choice::of_cache("ck-cache+memcached", &["default", "memcached"]),
-    Choice::of_cache("ck-cache+metrics", &["default", "metrics"]),
     Choice {
         name: "ck-cache+encryption",
         library: "ck-cache",

@@ -44,9 +44,11 @@ const DIRECTION: &[(&str, &[&str])] = &[
             "ck-arrow",
             "ck-backend-file",
             "ck-cache",
+            "memtables",
             "testkit",
         ],
     ),
+    ("memtables", &[]),
     ("testkit", &[]),
     ("xtask", &[]),
 ];

@@ -23,17 +23,11 @@ const REST: Duration = Duration::from_secs(3);
 
 /// Keeps one row each of large batches: 200 of 48 MiB at the smallest size, fewer of larger ones then.
 pub(super) fn slices(setting: &Setting) -> Result<Figures> {
-    let rows = usize::try_from(setting.bytes * 3 / 4 / (8 * 8))?;
     let slices = 200 * 64 * MIB / setting.bytes;
     let cache = ck_cache::Cache::in_process(64 * MIB).blocking();
     let keep = |n: u64| -> Result<()> {
-        #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-        let columns = (0..8).map(|c| {
-            let column: ArrayRef = Arc::new(Float64Array::from(vec![n as f64; rows]));
-            (format!("c{c}"), column)
-        });
-        let batch = RecordBatch::try_from_iter(columns)?;
-        let row = Table::from(batch.slice(rows / 2, 1));
+        let batch = tables::constant(setting.bytes * 3 / 4)?.remove(0);
+        let row = Table::from(batch.slice(batch.num_rows() / 2, 1));
         cache
             .put_table(format!("row {n}"), &row, &PutOptions::new())?
             .stored()?;
@@ -81,15 +75,14 @@ pub(super) fn churn(setting: &Setting) -> Result<Figures> {
     // The next table makes the one before it go.
     let cache = ck_cache::Cache::in_process(setting.bytes * 3 / 2).blocking();
     let cycles = (100 * 64 * MIB / setting.bytes).clamp(25, 100);
-    let make: tables::Make = |bytes| {
-        let rows = usize::try_from(bytes / 64)?;
-        let columns = (0..8).map(|c| {
-            let column: ArrayRef = Arc::new(Int64Array::from(vec![c; rows]));
-            (format!("c{c}"), column)
-        });
-        Ok(vec![RecordBatch::try_from_iter(columns)?])
-    };
-    cycle(setting, &cache, cycles, make, &PutOptions::new())?.stop_later()
+    cycle(
+        setting,
+        &cache,
+        cycles,
+        tables::constant,
+        &PutOptions::new(),
+    )?
+    .stop_later()
 }
 
 /// As [`churn`], with a store behind that has to decompress what is asked for, and tables of many sizes of

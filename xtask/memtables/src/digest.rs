@@ -17,7 +17,7 @@ use crate::Result;
 ///
 /// Some words per column.
 #[derive(Debug)]
-pub(crate) struct Digest {
+pub struct Digest {
     schema: SchemaRef,
     columns: Vec<Vec<Leaf>>,
 }
@@ -31,12 +31,18 @@ struct Leaf {
 }
 
 impl Digest {
-    pub(crate) fn new(schema: SchemaRef) -> Self {
+    /// Of no rows yet.
+    pub fn new(schema: SchemaRef) -> Self {
         let columns = vec![Vec::new(); schema.fields().len()];
         Self { schema, columns }
     }
 
-    pub(crate) fn of(batches: &[RecordBatch]) -> Result<Self> {
+    /// Of all rows of these batches.
+    ///
+    /// # Errors
+    ///
+    /// There are none, or a column has a type that no table here has.
+    pub fn of(batches: &[RecordBatch]) -> Result<Self> {
         let schema = batches.first().ok_or("no batches")?.schema();
         let mut digest = Self::new(schema);
         for batch in batches {
@@ -46,7 +52,7 @@ impl Digest {
     }
 
     /// Goes on with the next rows.
-    pub(crate) fn add(&mut self, batch: &RecordBatch) -> Result<()> {
+    pub fn add(&mut self, batch: &RecordBatch) -> Result<()> {
         for (column, leaves) in batch.columns().iter().zip(&mut self.columns) {
             fold(column, leaves, &mut 0)?;
         }
@@ -54,7 +60,7 @@ impl Digest {
     }
 
     /// One number for each column, by name.
-    pub(crate) fn json(&self) -> Map<String, Value> {
+    pub fn json(&self) -> Map<String, Value> {
         let fields = self.schema.fields().iter().zip(&self.columns);
         let number = |leaves: &[Leaf]| {
             let parts = leaves
@@ -68,7 +74,7 @@ impl Digest {
     }
 
     /// Whether the columns are those that `expected` has under their names.
-    pub(crate) fn check(&self, expected: &Map<String, Value>) -> Result<()> {
+    pub fn check(&self, expected: &Map<String, Value>) -> Result<()> {
         for (name, value) in self.json() {
             if expected.get(&name) != Some(&value) {
                 return Err(format!("column {name}: not what was stored").into());
@@ -173,7 +179,7 @@ fn fold(array: &ArrayRef, leaves: &mut Vec<Leaf>, at: &mut usize) -> Result<()> 
 }
 
 /// Bytes of the buffers of `batches`; those they share count once.
-pub(crate) fn bytes(batches: &[RecordBatch]) -> u64 {
+pub fn bytes(batches: &[RecordBatch]) -> u64 {
     fn add(data: &arrow_data::ArrayData, seen: &mut Vec<*const u8>) -> u64 {
         let nulls = data.nulls().map(|nulls| nulls.buffer());
         let own = data.buffers().iter().chain(nulls).map(|buffer| {

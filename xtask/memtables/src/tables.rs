@@ -24,10 +24,20 @@ const NUMERIC_COLUMNS: u64 = 8;
 const WIDE_COLUMNS: u64 = 200;
 
 /// What makes a table of about so many bytes.
-pub(crate) type Make = fn(u64) -> Result<Vec<RecordBatch>>;
+pub type Make = fn(u64) -> Result<Vec<RecordBatch>>;
+
+/// Eight columns of integers, one number each: made as fast as memory is written.
+pub fn constant(bytes: u64) -> Result<Vec<RecordBatch>> {
+    let rows = usize::try_from(bytes / 64)?;
+    let columns = (0..8).map(|c| {
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![c; rows]));
+        (format!("c{c}"), column)
+    });
+    Ok(vec![RecordBatch::try_from_iter(columns)?])
+}
 
 /// Four columns of integers and four of floats, which compress somewhat.
-pub(crate) fn numeric(bytes: u64) -> Result<Vec<RecordBatch>> {
+pub fn numeric(bytes: u64) -> Result<Vec<RecordBatch>> {
     batches(bytes, |first, bytes| {
         let rows = first..first + bytes / (8 * NUMERIC_COLUMNS);
         let columns = (0..NUMERIC_COLUMNS).map(|column| {
@@ -52,7 +62,7 @@ pub(crate) fn numeric(bytes: u64) -> Result<Vec<RecordBatch>> {
 }
 
 /// Two hundred columns of floats.
-pub(crate) fn wide(bytes: u64) -> Result<Vec<RecordBatch>> {
+pub fn wide(bytes: u64) -> Result<Vec<RecordBatch>> {
     batches(bytes, |first, bytes| {
         let rows = first..first + bytes / (8 * WIDE_COLUMNS);
         let columns = (0..WIDE_COLUMNS).map(|column| {
@@ -65,7 +75,7 @@ pub(crate) fn wide(bytes: u64) -> Result<Vec<RecordBatch>> {
 }
 
 /// An integer column and two of text.
-pub(crate) fn strings(bytes: u64) -> Result<Vec<RecordBatch>> {
+pub fn strings(bytes: u64) -> Result<Vec<RecordBatch>> {
     batches(bytes, |first, bytes| {
         let rows = first..first + bytes / ROW_OF_STRINGS;
         Ok(RecordBatch::try_from_iter([
@@ -77,7 +87,7 @@ pub(crate) fn strings(bytes: u64) -> Result<Vec<RecordBatch>> {
 }
 
 /// Lists of structs, some of them null, and a struct with text.
-pub(crate) fn nested(bytes: u64) -> Result<Vec<RecordBatch>> {
+pub fn nested(bytes: u64) -> Result<Vec<RecordBatch>> {
     batches(bytes, |first, bytes| {
         let rows = first..first + bytes / ROW_OF_NESTED;
         let is_null = |row| mix(4, row).is_multiple_of(10);
@@ -105,7 +115,7 @@ pub(crate) fn nested(bytes: u64) -> Result<Vec<RecordBatch>> {
 }
 
 /// Two columns of categories beside numbers. All batches share their dictionaries.
-pub(crate) fn dictionary(bytes: u64) -> Result<Vec<RecordBatch>> {
+pub fn dictionary(bytes: u64) -> Result<Vec<RecordBatch>> {
     let (cities, kinds) = (categories("city", CITIES), categories("kind", KINDS));
     batches(bytes, |first, bytes| {
         let rows = first..first + bytes / ROW_OF_DICTIONARY;
@@ -120,7 +130,7 @@ pub(crate) fn dictionary(bytes: u64) -> Result<Vec<RecordBatch>> {
 
 /// Text of 0.5 to 1.5 KiB a row, and in the middle a run of rows, with half of all bytes, of a hundred times
 /// that.
-pub(crate) fn skewed(bytes: u64) -> Result<Vec<RecordBatch>> {
+pub fn skewed(bytes: u64) -> Result<Vec<RecordBatch>> {
     batches(bytes, |first, bytes| {
         let narrow = bytes / 2 / ROW_OF_SKEWED;
         let rows = first..first + narrow + narrow / 100;
@@ -141,7 +151,7 @@ pub(crate) fn skewed(bytes: u64) -> Result<Vec<RecordBatch>> {
 }
 
 /// Numbers, text and categories, as data frames have them, in one batch.
-pub(crate) fn mixed(bytes: u64) -> Result<Vec<RecordBatch>> {
+pub fn mixed(bytes: u64) -> Result<Vec<RecordBatch>> {
     let (cities, kinds) = (categories("city", CITIES), categories("kind", KINDS));
     let rows = 0..bytes / ROW_OF_MIXED;
     Ok(vec![RecordBatch::try_from_iter([
@@ -156,7 +166,7 @@ pub(crate) fn mixed(bytes: u64) -> Result<Vec<RecordBatch>> {
 }
 
 /// Like the line items of TPC-H: numbers beside short and long text in views.
-pub(crate) fn views(bytes: u64) -> Result<Vec<RecordBatch>> {
+pub fn views(bytes: u64) -> Result<Vec<RecordBatch>> {
     batches(bytes, |first, bytes| {
         let rows = first..first + bytes / ROW_OF_VIEWS;
         let text = |column, short: bool| -> ArrayRef {
@@ -184,7 +194,7 @@ pub(crate) fn views(bytes: u64) -> Result<Vec<RecordBatch>> {
 
 /// Every maker of tables of any size.
 #[cfg(test)]
-pub(crate) const ALL: [Make; 8] = [
+pub const ALL: [Make; 8] = [
     numeric, wide, strings, nested, dictionary, skewed, views, mixed,
 ];
 
