@@ -205,7 +205,10 @@ fn special() -> Vec<Case> {
             wide::project_encrypted(Place::File, s)
         }),
         new("l1-slices", process::slices),
-        new("l1-empty", process::empty),
+        new("l1-empty", process::empty).of_bytes(256 << 20),
+        new("l1-empty-million", process::empty)
+            .of_bytes(1 << 30)
+            .of_part(Part::Default),
         new("l1-churn", process::churn),
         new("l1-churn-file", process::churn_of_store),
         new("l1-churn-redis", process::churn_of_store)

@@ -46,9 +46,9 @@ pub(super) fn slices(setting: &Setting) -> Result<Figures> {
     Ok(figures)
 }
 
-/// Keeps empty results, each with an equal schema of its own: a million from 1 GiB on, a quarter of a million below.
+/// Keeps empty results, each with an equal schema of its own: a million for 1 GiB.
 pub(super) fn empty(setting: &Setting) -> Result<Figures> {
-    let count = (setting.bytes / MIB * 1_000_000 / 1024).clamp(250_000, 1_000_000);
+    let count = setting.bytes / MIB * 1_000_000 / 1024;
     let cache = ck_cache::Cache::in_process(64 << 30).blocking();
     let options = PutOptions::new();
     let probe = Probe::start()?;
