@@ -17,7 +17,7 @@ use crate::error::Fault;
 use crate::layout::{HEADER_LEN, Header, Name};
 use crate::mmap;
 use crate::room;
-use crate::store::{Opened, Store, still_there};
+use crate::store::{Opened, Store, remove_dead, still_there};
 use crate::version::Origin;
 
 /// Files of up to this many bytes are read when they are opened: mapping them costs as much at this
@@ -65,7 +65,10 @@ impl Entry {
                 if header == Header::Damaged {
                     tracing::warn!(path = %store.dir.join(name).display(), "not an entry: removed");
                 }
-                store.remove_dead(&Opened::new(name, file, &stat));
+                // While somebody holds the lock, it is left to the next reader.
+                if let Some(mut locked) = store.ledger.try_lock() {
+                    remove_dead(&mut locked, &Opened::new(name, file, &stat));
+                }
                 return Ok(None);
             }
         };

@@ -15,7 +15,7 @@ use crate::layout::{FileKind, Header, Name};
 use crate::ledger::{Checked, FILE_NAME, Place, Reconciled, Slot, Table, unix_nanos};
 use crate::read;
 use crate::room;
-use crate::store::{Opened, Store, read_header};
+use crate::store::{Opened, Store, read_header, remove_dead};
 
 /// Files looked at per turn with the lock.
 const BATCH: usize = 256;
@@ -148,7 +148,7 @@ impl Reconcile<'_> {
         let mut listing = Listing::open(self.store, 0)?;
         while let Some(batch) = listing.next(BATCH)? {
             if self.thorough {
-                self.inspect(&batch);
+                self.inspect(&batch)?;
             }
             self.compare(&batch)?;
         }
@@ -172,7 +172,7 @@ impl Reconcile<'_> {
     }
 
     /// Removes expired and damaged entries.
-    fn inspect(&mut self, batch: &[Found]) {
+    fn inspect(&mut self, batch: &[Found]) -> Result<(), Fault> {
         for found in batch {
             let FileKind::Entry(name) = found.kind else {
                 continue;
@@ -186,11 +186,12 @@ impl Reconcile<'_> {
                 Ok(Header::Damaged) => true,
                 Ok(Header::Foreign) | Err(_) => false,
             };
-            if dead && self.store.remove_dead(&Opened::new(name, file, &stat)) {
+            if dead && remove_dead(&mut self.store.lock()?, &Opened::new(name, file, &stat)) {
                 self.pruned.entries += 1;
                 self.pruned.bytes += directory::size(&stat);
             }
         }
+        Ok(())
     }
 
     /// Marks the entries that the ledger knows, corrects those that others changed, removes left-over

@@ -89,21 +89,6 @@ impl Store {
         }
     }
 
-    /// Removes an entry found expired or damaged, unless it was replaced or given a new expiry since.
-    /// Gives up when another process holds the lock: the next reader will find it again.
-    pub(crate) fn remove_dead<F: std::os::fd::AsFd>(&self, opened: &Opened<F>) -> bool {
-        let Some(mut locked) = self.ledger.try_lock() else {
-            return false;
-        };
-        let dead = match read_header(&opened.file) {
-            Ok(Header::Damaged) => true,
-            Ok(Header::Known(expiry)) => expiry.is_expired(),
-            Ok(Header::Foreign) | Err(_) => false,
-        };
-        dead && still_there(&locked, opened)
-            && matches!(room::evict(&mut locked, opened.name, 0), Ok(None))
-    }
-
     /// Gives the live entry a new expiry, in the eight bytes that hold it.
     pub(crate) fn touch(&self, name: Name, expiry: ck_core::Expiry) -> Result<bool, Fault> {
         const ACTION: &str = "change the expiry of an entry";
@@ -223,6 +208,19 @@ impl<F> Opened<F> {
 pub(crate) fn still_there<F>(locked: &Locked<'_>, opened: &Opened<F>) -> bool {
     let stat = locked.directory().stat(&opened.name.to_string());
     stat.is_ok_and(|stat| stat.is_some_and(|stat| FileId::of(&stat) == opened.id))
+}
+
+/// Removes an entry found expired or damaged, unless it was replaced or given a new expiry since.
+pub(crate) fn remove_dead<F: std::os::fd::AsFd>(
+    locked: &mut Locked<'_>,
+    opened: &Opened<F>,
+) -> bool {
+    let dead = match read_header(&opened.file) {
+        Ok(Header::Damaged) => true,
+        Ok(Header::Known(expiry)) => expiry.is_expired(),
+        Ok(Header::Foreign) | Err(_) => false,
+    };
+    dead && still_there(locked, opened) && matches!(room::evict(locked, opened.name, 0), Ok(None))
 }
 
 /// Reads and judges the bytes before an entry.

@@ -150,6 +150,34 @@ fn prune_counts_anew_what_looks_sound_and_is_wrong() {
     );
 }
 
+#[test]
+fn prune_waits_for_its_turn_and_leaves_nothing_for_later() {
+    use std::sync::atomic::AtomicBool;
+
+    let temp = tempfile::tempdir().unwrap();
+    let store = open(temp.path(), 100);
+    let busy = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        // Somebody else has the lock nearly all of the time.
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while busy.load(Ordering::Relaxed) {
+                    drop(store.lock().unwrap());
+                }
+            });
+        }
+        let pruned: Vec<u64> = (0..50)
+            .map(|i| {
+                let name = Name::of(&Key::new(format!("key{i}")));
+                std::fs::write(temp.path().join(name.to_string()), b"no entry").unwrap();
+                reconcile::prune(&store).unwrap().entries
+            })
+            .collect();
+        busy.store(false, Ordering::Relaxed);
+        assert_eq!(pruned, [1; 50]);
+    });
+}
+
 /// Whether files of this directory can be read without waiting at all; some file systems cannot.
 #[cfg(target_os = "linux")]
 fn reads_at_once(dir: &std::path::Path) -> bool {
