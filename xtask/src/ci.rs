@@ -8,8 +8,8 @@ use crate::{Result, interop, memtest, size, test, tidy, unknown_argument};
 
 pub(crate) const USAGE: &str = "ci
     What `.ci/run` runs: format, lints, documentation, each library crate alone without features,
-    the benchmarks' own checks, test, then size beside tidy, memtest --quick --dev and interop. All of them run, even
-    after a failure.
+    the benchmarks' own checks, test, tidy, memtest --quick --dev and interop, and size beside them. All of them run,
+    even after a failure.
 ";
 
 type Step = (&'static str, fn() -> Result<()>);
@@ -47,6 +47,8 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         }),
         ("interop", || interop::run(&[])),
     ];
+    // In a directory of its own, with what the others leave of two processors: compilers and tests wait a lot.
+    let size = thread::spawn(|| timed("size, beside the others", || size::run(&[])));
     // Most of it is waiting for downloads. Whether it went well is seen by the step that needs it.
     let packages = thread::spawn(interop::environment);
     for &(name, step) in before {
@@ -56,9 +58,6 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     let (took, (summary, result)) = timed("test", || test::all(&[]));
     note("test", took, result);
     drop(packages.join());
-    // It compiles, in a directory of its own, with what the steps after the tests leave of the processor: they measure
-    // bytes and not time, and wait a lot.
-    let size = thread::spawn(|| timed("size, beside the others", || size::run(&[])));
     for &(name, step) in after {
         let (took, result) = timed(name, step);
         note(name, took, result);

@@ -16,20 +16,30 @@ impl Cmd {
         Self(command)
     }
 
-    /// The cargo that runs this very command, without what it told this command about its package: build
-    /// scripts look at that, and would run again whenever somebody calls cargo without us.
+    /// The cargo that runs this very command.
     pub(crate) fn cargo() -> Self {
-        let mut cargo = Self::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+        Self::new(cargo()).without_package()
+    }
+
+    /// The same, with what others leave of the processor.
+    pub(crate) fn cargo_aside() -> Self {
+        let nice = Self::new("nice").args(["-n", "19"]);
+        nice.arg(cargo()).without_package()
+    }
+
+    /// Without what cargo told this command about its package: build scripts look at that, and would run again
+    /// whenever somebody calls cargo without us.
+    fn without_package(mut self) -> Self {
         for (name, _) in env::vars_os() {
             let about_us = ["CARGO_PKG_", "CARGO_MANIFEST_"];
             if about_us
                 .iter()
                 .any(|start| name.as_encoded_bytes().starts_with(start.as_bytes()))
             {
-                cargo.0.env_remove(name);
+                self.0.env_remove(name);
             }
         }
-        cargo
+        self
     }
 
     pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
@@ -112,6 +122,10 @@ impl Cmd {
     fn not_started(&self, error: &std::io::Error) -> String {
         format!("`{self}` could not be started: {error}")
     }
+}
+
+fn cargo() -> OsString {
+    env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"))
 }
 
 /// Copies lines from a child to `to`, collecting those that `keep` accepts.

@@ -257,8 +257,9 @@ impl Programs {
     /// Builds a program; its size in bytes.
     fn build(&self, name: &str) -> Result<u64> {
         let program = binary(name);
-        self.cargo("build")
-            .args(["--quiet", "--release", "--package", &program])
+        Cmd::cargo_aside()
+            .dir(&self.dir)
+            .args(["build", "--quiet", "--release", "--package", &program])
             .arg("--target-dir")
             .arg(&self.target)
             .run()?;
@@ -274,12 +275,8 @@ impl Programs {
     /// Every other crate that is compiled for a program.
     fn closure(&self, program: &Program) -> Result<Vec<String>> {
         let binary = binary(&program.name);
-        let tree = tree(self.cargo("tree"), &binary).output()?;
+        let tree = tree(Cmd::cargo().dir(&self.dir).arg("tree"), &binary).output()?;
         Ok(closure::parse(&tree, &[&binary, &program.library]))
-    }
-
-    fn cargo(&self, subcommand: &str) -> Cmd {
-        Cmd::cargo().dir(&self.dir).arg(subcommand)
     }
 }
 
