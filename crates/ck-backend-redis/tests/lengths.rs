@@ -56,18 +56,17 @@ fn an_entry_is_what_was_written_whatever_length_was_said() {
         for size in [MIB + 3, 3 * MIB, 18 * MIB + 1] {
             let bytes = pattern(size as u64, size);
             let right = size as u64;
-            for hint in [0, 700_000, right - 1, right, right + 1, 2 * right, 40 << 20] {
-                for hint in [Some(hint), None] {
-                    let writer = written(&store, &bytes, hint);
-                    stored(block_on(writer.commit(bytes.slice(..10))));
-                    assert!(
-                        get(&store, &key()).unwrap() == Some(bytes.clone()),
-                        "{size} {hint:?}"
-                    );
-                    if size <= single {
-                        let length = server.command(&["STRLEN", "table"]).text();
-                        assert_eq!(length, size.to_string(), "{hint:?}: not one value");
-                    }
+            let said = [0, 700_000, right - 1, right, right + 1, 2 * right, 40 << 20];
+            for hint in said.map(Some).into_iter().chain([None]) {
+                let writer = written(&store, &bytes, hint);
+                stored(block_on(writer.commit(bytes.slice(..10))));
+                assert!(
+                    get(&store, &key()).unwrap() == Some(bytes.clone()),
+                    "{size} {hint:?}"
+                );
+                if size <= single {
+                    let length = server.command(&["STRLEN", "table"]).text();
+                    assert_eq!(length, size.to_string(), "{hint:?}: not one value");
                 }
             }
         }

@@ -366,18 +366,17 @@ impl Shared {
 
 /// Gives an entry of the store a new time to live.
 async fn touch_stored(store: &dyn Backend, key: &Key, ttl: Option<Duration>) -> Result<bool> {
-    let Some(ttl) = ttl else {
-        return store.touch(key, Expiry::NEVER).await;
-    };
     let Some(entry) = store.open(key).await? else {
         return Ok(false);
     };
     let Some(stale) = stale_time(&*entry).await? else {
         return Ok(false);
     };
-    store
-        .touch(key, Expiry::after(ttl.saturating_add(stale))?)
-        .await
+    let expiry = match ttl {
+        Some(ttl) => Expiry::after(ttl.saturating_add(stale))?,
+        None => Expiry::NEVER,
+    };
+    store.touch(key, expiry).await
 }
 
 /// Makes an entry of the store stale, or removes it if it may not be.

@@ -17,10 +17,11 @@ pub struct EncryptionOptions {
 /// What a get is told of an entry that is not what a holder of the key has stored there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Tampering {
-    /// That there is none. It is counted and logged. One whose tag was tried and does not fit is removed, unless [`EncryptionOptions::with_evidence_kept`] says otherwise; others stay until they are replaced.
+    /// That there is none. It is counted and logged. One whose tag was tried and does not fit is removed, unless
+    /// [`EncryptionOptions::with_evidence_kept`] says otherwise; others stay until they are replaced.
     #[default]
     Miss,
-    /// An error of kind [`ErrorKind::Tampered`]. It stays where it is.
+    /// An error of kind [`ErrorKind::Tampered`], also to a put that may replace nothing. It stays where it is.
     Error,
 }
 
@@ -55,8 +56,9 @@ impl EncryptionOptions {
     }
 
     /// Tables up to so many bytes are encrypted at once, which the Python client reads, and longer ones in chunks, which it
-    /// does not. Values of its default serializer are always encrypted at once. Default: 1 MiB. 0: all are in chunks; at most 1 GiB. A table that may be handed out stale
-    /// ([`PutOptions::with_stale_for`](crate::PutOptions::with_stale_for)) is always in chunks, because the client's form has no place for that.
+    /// does not. Values of its default serializer are always encrypted at once. Default: 1 MiB. 0: all are in chunks; at most 1 GiB.
+    /// Always in chunks are a table that may be handed out stale ([`PutOptions::with_stale_for`](crate::PutOptions::with_stale_for)),
+    /// because the client's form has no place for that, and one that [`with_whole_bytes`](Self::with_whole_bytes) has no room for.
     ///
     /// # Memory
     ///
@@ -97,7 +99,10 @@ impl EncryptionOptions {
     }
 
     /// The memory in which entries that were encrypted at once are decrypted, whole, each with twice its length; further
-    /// ones wait. One that needs more than all of it is not read: [`ErrorKind::TooLarge`]. Default: 1 GiB.
+    /// ones wait. Default: 1 GiB.
+    ///
+    /// One that needs more than all of it cannot be proven. To a get it is what was tampered with, and never removed; a put
+    /// of a value of the Python client's default serializer that would become one is refused with [`ErrorKind::TooLarge`].
     #[must_use]
     pub fn with_whole_bytes(mut self, bytes: u64) -> Self {
         self.whole_bytes = bytes;

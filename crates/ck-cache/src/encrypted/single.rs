@@ -9,7 +9,7 @@ use ck_core::{
     BoxFuture, EntryReader, Error, Expiry, Key, MemoryEntry, Result, Version, aligned_bytes,
     offload,
 };
-use ck_crypto::Context;
+use ck_crypto::{Context, OVERHEAD_BYTES};
 use ck_frame::{Frame, Header};
 
 use super::form::Described;
@@ -46,13 +46,11 @@ pub(super) async fn open(
         }
     }
     let reserved = shared.budget.reserve(stored.len().saturating_mul(2)).await;
+    // Anybody can write what is so long, and we write nothing that is.
     let reserved = reserved.map_err(|error| {
-        Error::new(
-            error.kind(),
-            "an entry that was encrypted at once is too long to be decrypted; raise whole_bytes",
-        )
-        .with("bytes", stored.len())
-        .with_source(error)
+        tampered("the entry is too long to be proven at once; if it is one that is wanted, raise whole_bytes")
+            .with("bytes", stored.len())
+            .with_source(error)
     })?;
     let bytes = match stored.contiguous() {
         Some(bytes) => bytes.clone(),
@@ -86,18 +84,24 @@ pub(super) async fn open(
     }))
 }
 
-/// Encrypts a plain entry whose payload is the end of its head, then `body`.
+/// Encrypts a plain entry whose payload is the end of its head, then `body`; `None` when it would be too long to be
+/// read again.
 pub(super) fn seal(
     shared: &Shared,
     key: &Key,
     described: &Described,
     payload: &[&[u8]],
-) -> Result<(Bytes, Bytes)> {
+) -> Result<Option<(Bytes, Bytes)>> {
     let header = described.encode(&shared.keys)?;
+    let payload_bytes: usize = payload.iter().map(|part| part.len()).sum();
+    let bytes = (header.len() + payload_bytes + OVERHEAD_BYTES) as u64;
+    if bytes.saturating_mul(2) > shared.options.whole_bytes() {
+        return Ok(None);
+    }
     let sealed = shared
         .keys
         .seal(&described.context(&shared.store.name_of(key)), payload)?;
-    Ok((header, sealed.into()))
+    Ok(Some((header, sealed.into())))
 }
 
 impl Described {

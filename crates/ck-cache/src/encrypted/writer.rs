@@ -12,7 +12,8 @@ use ck_crypto::{ChunkSealer, TAG_BYTES, new_salt};
 use ck_frame::{Envelope, Probe};
 
 use super::form::{Chunked, Described, LENGTH_BYTES};
-use super::{Shared, read_head, single};
+use super::{Shared, single};
+use crate::cache::is_corrupt;
 
 /// Chunks are given to the store together up to so many bytes, or alone: each write to a file has its price.
 const TOGETHER: usize = 128 << 10;
@@ -69,28 +70,21 @@ pub(super) async fn put(
 }
 
 impl Shared {
-    /// Where nothing may be replaced, what is no entry to those who have the key may all the same.
+    /// Where nothing may be replaced, what is a miss to those who have the key may all the same.
     async fn replaceable(self: &Arc<Self>, key: &Key) -> Result<WriteMode> {
         let Some(entry) = self.store.open(key).await? else {
             return Ok(WriteMode::Create);
         };
-        let proven = async {
-            let head = read_head(&*entry).await?;
-            let plain = self.unlock(key, &entry, &head).await?;
-            let mut start = 0;
-            while start < plain.len() {
-                let end = plain.len().min(start + PROVEN_AT_ONCE);
-                plain.read(start..end).await?;
-                start = end;
+        let plain = self.prove(key, &entry).await?;
+        let mut start = 0;
+        loop {
+            let end = plain.len().min(start + PROVEN_AT_ONCE);
+            match plain.read(start..end).await {
+                Ok(_) if end == plain.len() => return Ok(WriteMode::Create),
+                Ok(_) => start = end,
+                Err(error) if is_corrupt(&error) => return Ok(WriteMode::Update(entry.version())),
+                Err(error) => return Err(error),
             }
-            Ok::<_, Error>(())
-        };
-        match proven.await {
-            Ok(()) => Ok(WriteMode::Create),
-            Err(error) => match error.kind() {
-                ErrorKind::Tampered | ErrorKind::Corrupt => Ok(WriteMode::Update(entry.version())),
-                _ => Err(error),
-            },
         }
     }
 }
@@ -252,8 +246,18 @@ fn encrypt(
     {
         let body = body.iter().map(|part| &part[..]);
         let payload: Vec<&[u8]> = [&rest[..]].into_iter().chain(body).collect();
-        let (header, sealed) = single::seal(shared, key, &described, &payload)?;
-        return Ok((header, vec![sealed]));
+        if let Some((header, sealed)) = single::seal(shared, key, &described, &payload)? {
+            return Ok((header, vec![sealed]));
+        }
+        if described.is_python_value() {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                "a value of the Python client's default serializer is encrypted at once, and this one is too long to be \
+                 decrypted again; raise whole_bytes",
+            )
+            .with("bytes", entry_len)
+            .with("whole_bytes", shared.options.whole_bytes()));
+        }
     }
     let mut cipher = ChunkCutter::new(shared, key, head.len())?;
     let mut chunks = Vec::new();

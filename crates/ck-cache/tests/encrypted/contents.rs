@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +60,34 @@ fn tables_of_all_sizes_come_back_and_nothing_of_them_is_stored() {
         }
         assert_eq!(contains(&stored[..100], "ck-encrypted"), rows == 100_000);
     }
+}
+
+/// The salt is in the header, which comes first, and its key encrypts chunk 0 and all after it.
+#[test]
+fn no_two_entries_in_chunks_have_the_same_key() {
+    let fixture = Fixture::new(in_chunks());
+    let body = pattern(1, 10_000);
+    let entries: Vec<_> = (0..50)
+        .map(|_| {
+            put(&fixture.store, "key", b"head", &body);
+            fixture.stored("key")
+        })
+        .collect();
+    let salt = |entry: &[u8]| {
+        let header = String::from_utf8_lossy(entry);
+        let (_, salt) = header.split_once("\"salt\": \"").unwrap();
+        salt[..64].to_owned()
+    };
+    let salts: HashSet<_> = entries.iter().map(|entry| salt(entry)).collect();
+    assert_eq!(salts.len(), entries.len());
+    // 16 bytes at a time, wherever they are in the encrypted part of an entry, stand in no other.
+    let blocks = entries.iter().flat_map(|entry| {
+        let header = 7 + u32::from_be_bytes(entry[3..7].try_into().unwrap()) as usize;
+        entry[header..].chunks_exact(16)
+    });
+    let count = blocks.clone().count();
+    assert!(count > 50 * 600);
+    assert_eq!(blocks.collect::<HashSet<_>>().len(), count);
 }
 
 #[test]

@@ -1,9 +1,13 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch};
+use bytes::Bytes;
 use ck_backend_file::ReadMode;
-use ck_cache::{EncryptionOptions, ErrorKind, LoadOptions, PutOptions, Table, Tampering};
-use ck_core::{Backend, Key, block_on};
+use ck_cache::{
+    Compression, EncryptionOptions, ErrorKind, LoadOptions, PutOptions, Table, Tampering,
+};
+use ck_core::{Backend, Expiry, Key, WriteMode, WriteOptions, block_on};
 
 use super::support::{Fixture, TENANT, cache, in_chunks, keys, pattern, put, read};
 
@@ -298,33 +302,124 @@ fn an_entry_under_a_prefix_belongs_there() {
 #[test]
 fn what_cannot_be_read_gets_no_other_time_to_live() {
     for (what, fixture, _) in forgeries() {
-        let before = fixture.find("key");
+        let bytes = fixture.stored("key");
+        let hour = Expiry::after(Duration::from_secs(3600)).unwrap();
+        let options = WriteOptions::new().with_expiry(hour);
+        let key = Key::new("key");
+        let put = fixture
+            .raw
+            .put(&key, Bytes::new(), vec![bytes.into()], options);
+        block_on(put).unwrap().stored().unwrap();
+        let expiry = || block_on(fixture.raw.open(&key)).unwrap().unwrap().expiry();
+        let before = expiry();
         let cache = fixture.cache();
-        let ttl = Some(std::time::Duration::from_secs(60));
-        assert!(!cache.touch("key", ttl).unwrap(), "{what}");
+        for ttl in [Some(Duration::from_secs(60)), None] {
+            assert!(!cache.touch("key", ttl).unwrap(), "{what}");
+        }
         assert!(!cache.expire("key").unwrap(), "{what}");
-        assert_eq!(fixture.find("key"), before, "{what}");
+        assert_eq!(expiry(), before, "{what}");
     }
 }
 
 #[test]
-fn an_entry_that_needs_more_memory_than_there_is_for_whole_ones_is_not_read() {
-    let fixture = Fixture::new(EncryptionOptions::new());
-    let put = fixture
-        .cache()
-        .put_table("key", small_table(1), &PutOptions::new());
-    put.unwrap().stored().unwrap();
-    let stored = fixture.stored("key").len() as u64;
-    for (bytes, is_read) in [(2 * stored, true), (2 * stored - 1, false)] {
-        let options = EncryptionOptions::new().with_whole_bytes(bytes);
-        let cache = cache(&fixture.with(keys(1, &[], TENANT), options));
-        match cache.get_table("key") {
-            Ok(found) => assert!(is_read && found.is_some()),
-            Err(error) => {
-                assert!(!is_read, "{error}");
-                assert_eq!(error.kind(), ErrorKind::TooLarge);
-                assert!(error.to_string().contains("whole_bytes"), "{error}");
+fn where_nothing_may_be_replaced_what_was_tampered_with_is_counted_and_replaced_or_an_error() {
+    for tampering in [Tampering::Miss, Tampering::Error] {
+        for (what, fixture, _) in forgeries() {
+            let options = in_chunks().with_tampering(tampering);
+            let store = fixture.with(keys(1, &[], TENANT), options);
+            let before = fixture.find("key");
+            let options = WriteOptions::new().with_mode(WriteMode::Create);
+            let body = vec![Bytes::from_static(b"new")];
+            let put = block_on(store.put(&Key::new("key"), Bytes::new(), body, options));
+            assert_eq!(store.stats().tampered, 1, "{what}");
+            match tampering {
+                Tampering::Miss => {
+                    put.unwrap().stored().unwrap();
+                    assert_eq!(read(&store, "key").unwrap(), b"new", "{what}");
+                }
+                Tampering::Error => {
+                    let error = put.unwrap_err();
+                    assert_eq!(error.kind(), ErrorKind::Tampered, "{what}: {error}");
+                    assert_eq!(fixture.find("key"), before, "{what}");
+                }
             }
         }
     }
+}
+
+#[test]
+fn what_is_too_long_to_be_proven_is_a_miss_that_is_counted_and_stays() {
+    let at_once = || {
+        let fixture = Fixture::new(EncryptionOptions::new());
+        let cache = fixture.cache();
+        let put = cache.put_table("key", small_table(1), &PutOptions::new());
+        put.unwrap().stored().unwrap();
+        fixture
+    };
+    let fixture = at_once();
+    let bytes = 2 * fixture.stored("key").len() as u64;
+    let enough = EncryptionOptions::new().with_whole_bytes(bytes);
+    let store = fixture.with(keys(1, &[], TENANT), enough);
+    assert!(cache(&store).get_table("key").unwrap().is_some());
+
+    // Only all of it would tell that this is no entry in the Python client's old envelope.
+    let plain = Fixture::new(EncryptionOptions::new());
+    plain.forge("key", &[b'{'; 100_000]);
+    for (what, fixture) in [("ours", at_once()), ("plain", plain)] {
+        let before = fixture.stored("key");
+        let options = EncryptionOptions::new().with_whole_bytes(bytes - 1);
+        let store = fixture.with(keys(1, &[], TENANT), options);
+        assert_eq!(cache(&store).get_table("key").unwrap(), None, "{what}");
+        assert_eq!(store.stats().tampered, 1, "{what}");
+        assert_eq!(fixture.stored("key"), before, "{what}");
+
+        let options = options.with_tampering(Tampering::Error);
+        let store = fixture.with(keys(1, &[], TENANT), options);
+        let error = cache(&store).get_table("key").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Tampered, "{what}: {error}");
+        assert!(error.to_string().contains("whole_bytes"), "{what}: {error}");
+    }
+}
+
+#[test]
+fn nothing_is_stored_that_is_too_long_to_be_read_again() {
+    let options = EncryptionOptions::new()
+        .with_chunked_above(1 << 30)
+        .with_whole_bytes(64 << 10);
+    let fixture = Fixture::new(options);
+    let longer = Table::from(
+        RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from_iter_values(0..9999)) as _)])
+            .unwrap(),
+    );
+    for (table, is_in_chunks) in [(small_table(1), false), (longer, true)] {
+        let put = fixture.cache().put_table(
+            "key",
+            &table,
+            &PutOptions::new().with_compression(Compression::None),
+        );
+        put.unwrap().stored().unwrap();
+        assert_eq!(fixture.cache().get_table("key").unwrap(), Some(table));
+        let stored = String::from_utf8_lossy(&fixture.stored("key")).into_owned();
+        assert_eq!(stored.contains("ck-encrypted"), is_in_chunks);
+    }
+
+    // A value of the Python client is always encrypted at once.
+    let header = ck_frame::Header::new("default")
+        .with_metadata("format", "msgpack")
+        .with_metadata("encoding", "utf-8")
+        .with_metadata("compressed", false)
+        .with_metadata("original_type", "bytes");
+    let head = header.encode().unwrap();
+    let put = |len: usize| {
+        let options = WriteOptions::new().with_head_len(head.len());
+        let body = vec![Bytes::from(pattern(1, len))];
+        let key = Key::new("value");
+        block_on(fixture.store.put(&key, head.clone(), body, options))
+    };
+    put(32_000).unwrap().stored().unwrap();
+    let before = read(&fixture.store, "value").unwrap();
+    let error = put(33_000).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
+    assert!(error.to_string().contains("whole_bytes"), "{error}");
+    assert_eq!(read(&fixture.store, "value").unwrap(), before);
 }
