@@ -37,8 +37,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         ("fmt", fmt),
         ("clippy", clippy),
         ("doc", doc),
-        ("alone", alone),
-        ("benches", benches),
+        ("alone and benches", alone_and_benches),
     ];
     let after: &[Step] = &[
         ("tidy", || tidy::run(&[])),
@@ -104,6 +103,19 @@ fn doc() -> Result<()> {
         .args(["doc", "--workspace", "--no-deps", "--all-features"])
         .env("RUSTDOCFLAGS", "-D warnings")
         .run()
+}
+
+/// Side by side, each in a directory of its own: one of them compiles one crate after the other.
+fn alone_and_benches() -> Result<()> {
+    let benches = thread::spawn(benches);
+    let alone = alone().map_err(|error| format!("alone: {error}"));
+    let panicked = |_| Err("panicked".to_owned());
+    let benches = benches.join().unwrap_or_else(panicked);
+    let benches = benches.map_err(|error| format!("benches: {error}"));
+    match (alone, benches) {
+        (Err(alone), Err(benches)) => Err(format!("{alone}\n{benches}")),
+        (alone, benches) => alone.and(benches),
+    }
 }
 
 /// Each library crate builds alone, with the fewest features.

@@ -178,7 +178,9 @@ fn special() -> Vec<Case> {
         new("open-mapped", special::open).after("file-put-none-numeric"),
         new("sum-column-mapped", special::sum_column).after("file-put-none-numeric"),
         new("ck-arrow", |s| command::round_trip(s, "arrow")).after("file-put-none-numeric"),
-        new("ck-parquet", |s| command::round_trip(s, "parquet")).after("file-put-none-strings"),
+        new("ck-parquet", |s| command::round_trip(s, "parquet"))
+            .after("file-put-none-strings")
+            .of_part(Part::Default),
         new("ck-large-batches-numeric", |s| {
             command::put_large_batches(s, tables::numeric)
         }),
@@ -205,7 +207,9 @@ fn special() -> Vec<Case> {
             wide::project_encrypted(Place::File, s)
         }),
         new("l1-slices", process::slices),
-        new("l1-empty", process::empty).of_bytes(256 << 20),
+        new("l1-empty", process::empty)
+            .of_bytes(256 << 20)
+            .of_part(Part::Default),
         new("l1-empty-million", process::empty)
             .of_bytes(1 << 30)
             .of_part(Part::Default),
@@ -224,17 +228,20 @@ fn special() -> Vec<Case> {
             "l1-churn-memcached-none",
             process::churn_of_store_uncompressed,
         )
-        .with(Kind::Memcached),
+        .with(Kind::Memcached)
+        .of_part(Part::Default),
         new("load-file", process::load),
         new("load-redis", process::load).with(Kind::Redis),
         new("load-memcached", process::load).with(Kind::Memcached),
         new("mixed-300mb", limited::cached).of_bytes(limited::FRAME),
         new("mixed-300mb-redis", limited::cached)
             .with(Kind::Redis)
-            .of_bytes(limited::FRAME),
+            .of_bytes(limited::FRAME)
+            .of_part(Part::Default),
         new("mixed-300mb-memcached", limited::cached)
             .with(Kind::Memcached)
-            .of_bytes(limited::FRAME),
+            .of_bytes(limited::FRAME)
+            .of_part(Part::Default),
         new("selftest-nothing", selftest::nothing),
         new("selftest-buffering", selftest::buffering),
         new("selftest-max", selftest::large_buffer),

@@ -135,7 +135,8 @@ impl Cell {
         let (store, source) = (self.store_of_puts() as usize, self.source as usize);
         let entry = (store + source) % CODECS.len() == self.codec as usize;
         if self.op.is_of_process() {
-            let turn = 2 * (self.store as usize + usize::from(self.encrypted)) + self.op as usize;
+            let turn =
+                2 * (self.store as usize + usize::from(self.encrypted)) + self.op as usize + 1;
             return entry && source == turn % SOURCES.len();
         }
         let turn = (self.store as usize + self.op as usize + source / 2).is_multiple_of(2);

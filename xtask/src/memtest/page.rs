@@ -44,8 +44,8 @@ const COMMANDS: &str = "\
 
 | command | what it measures |
 | --- | --- |
-| `cargo xtask memtest --quick` | a diagonal through the matrix and all other stages, 64 and 256 MiB; with `--dev` part of `.ci/run` |
-| `cargo xtask memtest` | the same, with 1 GiB |
+| `cargo xtask memtest --quick` | a diagonal through the matrix and most other stages, 64 and 256 MiB; with `--dev` part of `.ci/run` |
+| `cargo xtask memtest` | the same with 1 GiB, and the stages that take longest |
 | `cargo xtask memtest --full` | the whole matrix, and other systems |
 | `cargo xtask memtest --huge` | 4 GiB as well, with any of these |
 | `cargo xtask memtest --case 'redis-*-zstd-*'` | the cases with such names |
