@@ -10,6 +10,9 @@
 
 #[cfg(test)]
 mod encrypted {
+    #[path = "../tiers/map_store.rs"]
+    #[allow(dead_code, reason = "nothing fails or pauses here")]
+    mod map_store;
     mod support;
 
     mod conforms;

@@ -1,5 +1,6 @@
 //! Every single bit of small entries, and a hundred thousand edits of the structure of larger ones.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch};
@@ -7,7 +8,7 @@ use ck_cache::{EncryptionOptions, PutOptions, Table};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use super::support::{Fixture, in_chunks, pattern, put, read};
+use super::support::{Fixture, in_chunks, pattern, put, read, read_parts};
 
 /// Flips each bit of the entry under `key` in turn; none of them may be read.
 pub(crate) fn no_flip_is_read(fixture: &Fixture, key: &str) {
@@ -154,7 +155,7 @@ fn apply(edits: &[Edit], entry: &[Vec<u8>], others: &[Vec<Vec<u8>>]) -> Vec<u8> 
 #[test]
 fn no_edit_of_the_structure_of_an_entry_in_chunks_is_read() {
     let cases = 100_000;
-    let fixture = Fixture::new(in_chunks());
+    let fixture = Fixture::in_memory(in_chunks());
     let head = b"twelve bytes";
     let entry = |key: &str, seed: u64, len: usize| {
         put(&fixture.store, key, head, &pattern(seed, len));
@@ -172,16 +173,36 @@ fn no_edit_of_the_structure_of_an_entry_in_chunks_is_read() {
         failure_persistence: None,
         ..Config::default()
     };
+    let plain = |seed: u64| [&head[..], &pattern(seed, 4 * 4096 + 100)].concat();
+    let plain = [plain(3), plain(1)];
+    let ends = prop::collection::vec(0..plain[0].len(), 4);
+    let parts_read = Cell::new(0_usize);
     let mut runner =
         TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
-    let run = runner.run(&edits(), |edits| {
+    let run = runner.run(&(edits(), ends), |(edits, ends)| {
         let bytes = apply(&edits, &good, &others);
         prop_assume!(!stored.contains(&bytes));
         fixture.forge("key", &bytes);
         let before = fixture.store.stats().tampered;
+        // Parts may lie in chunks that nobody has touched, or that all come from the older entry.
+        let ranges = ends
+            .chunks(2)
+            .map(|ends| ends[0].min(ends[1])..ends[0].max(ends[1]));
+        let stored_ranges = ranges
+            .clone()
+            .map(|range| range.start as u64..range.end as u64);
+        if let Some(parts) = read_parts(&fixture.store, "key", stored_ranges.collect()) {
+            parts_read.set(parts_read.get() + 1);
+            let is_of = |plain: &Vec<u8>| {
+                let expected = ranges.clone().map(|range| &plain[range]);
+                expected.eq(parts.iter().map(|part| &part[..]))
+            };
+            prop_assert!(plain.iter().any(is_of));
+        }
         prop_assert_eq!(read(&fixture.store, "key"), None);
         prop_assert!(fixture.store.stats().tampered > before);
         Ok(())
     });
     run.unwrap();
+    assert!(parts_read.get() > cases as usize / 100);
 }

@@ -1,3 +1,4 @@
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -6,6 +7,8 @@ use ck_cache::blocking::Cache;
 use ck_cache::{Backend, Encrypted, EncryptionOptions, Key, Keyring, MasterKey};
 use ck_core::{ErrorKind, WriteOptions, block_on};
 use tempfile::TempDir;
+
+use super::map_store::MapStore;
 
 pub(crate) const TENANT: &str = "acme";
 
@@ -25,7 +28,16 @@ impl Fixture {
     pub(crate) fn reading(options: EncryptionOptions, mode: ReadMode) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let raw = FileBackend::builder(dir.path()).read_mode(mode).build();
-        let raw: Arc<dyn Backend> = Arc::new(raw.unwrap());
+        Self::over(Arc::new(raw.unwrap()), dir, options)
+    }
+
+    /// In memory, where a hundred thousand forgeries take a few seconds; the directory stays empty.
+    pub(crate) fn in_memory(options: EncryptionOptions) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self::over(Arc::new(MapStore::default()), dir, options)
+    }
+
+    fn over(raw: Arc<dyn Backend>, dir: TempDir, options: EncryptionOptions) -> Self {
         let store = Encrypted::new(Arc::clone(&raw), keys(1, &[], TENANT), options).unwrap();
         Self { dir, raw, store }
     }
@@ -100,6 +112,20 @@ pub(crate) fn read(store: &Encrypted, key: &str) -> Option<Vec<u8>> {
     let entry = block_on(store.open(&Key::new(key))).unwrap()?;
     match block_on(entry.read(0..entry.len())) {
         Ok(bytes) => Some(bytes.to_vec()),
+        Err(error) if error.kind() == ErrorKind::Corrupt => None,
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+/// Parts of an entry, read together; `None` for a miss.
+pub(crate) fn read_parts(
+    store: &Encrypted,
+    key: &str,
+    ranges: Vec<Range<u64>>,
+) -> Option<Vec<Bytes>> {
+    let entry = block_on(store.open(&Key::new(key))).unwrap()?;
+    match block_on(entry.read_ranges(ranges)) {
+        Ok(parts) => Some(parts),
         Err(error) if error.kind() == ErrorKind::Corrupt => None,
         Err(error) => panic!("{error:?}"),
     }
