@@ -195,9 +195,7 @@ fn measure(
     for (i, &size) in options.sizes.iter().enumerate() {
         for home in all.iter().filter(|case| case.after.is_none()) {
             let cases = chosen.iter().filter(|case| case.home() == home.name);
-            let cases: Vec<_> = cases
-                .filter(|case| case.is_measured_at(size, i == 0))
-                .collect();
+            let cases: Vec<_> = cases.filter(|case| case.is_measured_at(i == 0)).collect();
             let Some(first) = cases.first() else { continue };
             let bytes = home.bytes.unwrap_or(size);
             let dir = make(&base, &home.name)?;
@@ -309,7 +307,6 @@ mod tests {
             server: None,
             part,
             bytes: None,
-            most: None,
         }
     }
 
@@ -328,16 +325,14 @@ mod tests {
     }
 
     #[test]
-    fn a_case_is_measured_at_its_own_size_once_or_up_to_its_largest() {
+    fn a_case_with_a_size_of_its_own_is_measured_once() {
         let sizes = |case: Case| -> Vec<u64> {
             let sizes = [64, 256, 1024].into_iter().enumerate();
-            let sizes = sizes.filter(|&(i, mib)| case.is_measured_at(mib * MIB, i == 0));
+            let sizes = sizes.filter(|&(i, _)| case.is_measured_at(i == 0));
             sizes.map(|(_, mib)| mib).collect()
         };
         let any = || case("file-churn-zstd-nested", Part::Full);
         assert_eq!(sizes(any()), [64, 256, 1024]);
-        let most = Some(256 * MIB);
-        assert_eq!(sizes(Case { most, ..any() }), [64, 256]);
         let bytes = Some(300_000_000);
         assert_eq!(sizes(Case { bytes, ..any() }), [64]);
     }

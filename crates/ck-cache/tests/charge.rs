@@ -16,7 +16,10 @@ use arrow_array::{
     ArrayRef, BooleanArray, DictionaryArray, Float64Array, Int64Array, ListArray, RecordBatch,
     StringArray, StringViewArray,
 };
-use ck_cache::{Cache, PutOptions, Table, open_store};
+use ck_cache::{
+    Cache, Compression, Encrypted, EncryptionOptions, Keyring, MasterKey, PutOptions, Table,
+    open_store,
+};
 use testkit::heap::{CountingAllocator, alone, live};
 
 #[global_allocator]
@@ -179,6 +182,52 @@ fn what_is_charged_for_tables_from_the_store_is_what_is_allocated_within_a_tenth
             println!("{read}, {name}: {share:.3}");
             if !(0.9..=1.1).contains(&share) {
                 misfits.push(format!("{read}, {name}: {share:.3} of {}", live() - before));
+            }
+        }
+    }
+    assert!(misfits.is_empty(), "{}", misfits.join("\n"));
+}
+
+/// Chunks begin and end where no batch does.
+#[test]
+fn what_is_charged_for_encrypted_tables_from_the_store_is_what_is_allocated_within_a_tenth() {
+    const ENTRIES: usize = 20;
+    let _alone = alone();
+    let mut misfits = Vec::new();
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("file:{}?read=pread", dir.path().display());
+    let keys = Keyring::new(&MasterKey::generate().unwrap(), &[], "acme").unwrap();
+    let encrypted = |chunked_above| {
+        let options = EncryptionOptions::new().with_chunked_above(chunked_above);
+        let store = Encrypted::new(open_store(&url).unwrap(), keys.clone(), options).unwrap();
+        Cache::builder(Arc::new(store)).l1_bytes(1 << 30)
+    };
+    let plain = PutOptions::new().with_compression(Compression::None);
+    let forms = [("in chunks", 0), ("at once", 1 << 30)];
+    for ((form, above), batches) in forms.into_iter().flat_map(|form| [(form, 1), (form, 4)]) {
+        let cache = encrypted(above).l1_bytes(0).build().blocking();
+        for rows in [1_000, 9_000, 17_000, 160_000] {
+            let batch = RecordBatch::try_from_iter([("n", numbers(rows)), ("m", numbers(rows))]);
+            let batch = batch.unwrap();
+            let table = Table::new(batch.schema(), vec![batch; batches]).unwrap();
+            for n in 0..ENTRIES {
+                let put = cache.put_table(format!("{batches}/{rows}/{n}"), &table, &plain);
+                put.unwrap().stored().unwrap();
+            }
+            let cache = encrypted(above).build().blocking();
+            // What the first read sets up for good.
+            let key = |n| format!("{batches}/{rows}/{n}");
+            cache.get_table(key(0)).unwrap().unwrap();
+            let (before, charged) = (live(), cache.stats().l1.unwrap().bytes);
+            for n in 1..ENTRIES {
+                assert!(cache.get_table(key(n)).unwrap().unwrap() == table);
+            }
+            let charged = cache.stats().l1.unwrap().bytes - charged;
+            let share = charged as f64 / (live() - before) as f64;
+            let what = format!("{form}, {batches} batches of {rows} rows: {share:.3}");
+            println!("{what}");
+            if !(0.9..=1.1).contains(&share) {
+                misfits.push(what);
             }
         }
     }

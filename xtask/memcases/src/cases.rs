@@ -32,8 +32,6 @@ pub(crate) struct Case {
     part: Part,
     /// The size of its source, where that is always the same.
     bytes: Option<u64>,
-    /// The largest size that it is measured at.
-    most: Option<u64>,
     run: Box<Stage>,
 }
 
@@ -119,7 +117,6 @@ impl Case {
             "server": self.server.map(Kind::name),
             "part": part,
             "bytes": self.bytes,
-            "most": self.most,
         })
     }
 
@@ -133,7 +130,6 @@ impl Case {
             } else {
                 Part::Full
             },
-            most: cell.most(),
             ..Self::new(&cell.name(), move |setting| cell::run(cell, setting))
         }
     }
@@ -145,7 +141,6 @@ impl Case {
             server: None,
             part: Part::Quick,
             bytes: None,
-            most: None,
             run: Box::new(run),
         }
     }

@@ -144,12 +144,6 @@ impl Cell {
         entry && source && (self.op == Op::Put || turn)
     }
 
-    /// The largest size that it is measured at. What takes tables through the process again and again would
-    /// make the whole matrix longer by a third; without 1 GiB it is a fifth, and two sizes show a trend.
-    pub(crate) fn most(self) -> Option<u64> {
-        self.op.is_of_process().then_some(256 << 20)
-    }
-
     fn store_of_puts(self) -> Store {
         match self.store {
             Store::Pread => Store::File,

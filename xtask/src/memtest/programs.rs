@@ -21,8 +21,6 @@ pub(super) struct Case {
     pub(super) part: Part,
     /// The size of its source, where that is always the same.
     pub(super) bytes: Option<u64>,
-    /// The largest size that it is measured at.
-    pub(super) most: Option<u64>,
 }
 
 /// The smallest run that a case is part of.
@@ -41,11 +39,8 @@ impl Case {
     }
 
     /// Whether it is measured at a size; `is_first` is for those whose size is always the same.
-    pub(super) fn is_measured_at(&self, size: u64, is_first: bool) -> bool {
-        match self.bytes {
-            Some(_) => is_first,
-            None => self.most.is_none_or(|most| size <= most),
-        }
+    pub(super) fn is_measured_at(&self, is_first: bool) -> bool {
+        self.bytes.is_none() || is_first
     }
 
     fn parse(line: &str) -> Option<Self> {
@@ -63,7 +58,6 @@ impl Case {
                 _ => return None,
             },
             bytes: json["bytes"].as_u64(),
-            most: json["most"].as_u64(),
         })
     }
 }

@@ -94,6 +94,13 @@ struct Span {
     end: u64,
 }
 
+/// Decrypted chunks.
+struct Plain {
+    bytes: Bytes,
+    /// Bytes of memory that `bytes` keep.
+    memory: usize,
+}
+
 impl Body {
     fn span(&self, range: &Range<u64>) -> Span {
         Span {
@@ -112,7 +119,7 @@ impl Body {
     }
 
     /// The plain bytes of the chunks of a span, at a multiple of 64 in memory.
-    fn decrypt(&self, span: &Span, stored: Bytes) -> Result<Bytes> {
+    fn decrypt(&self, span: &Span, stored: Bytes) -> Result<Plain> {
         let plain_end = (span.end * self.chunk_bytes).min(self.len);
         let plain_len = plain_end.saturating_sub(span.first * self.chunk_bytes);
         let plain_len = usize::try_from(plain_len).map_err(|_| too_large())?;
@@ -140,7 +147,7 @@ impl Body {
         mut memory: BytesMut,
         plain_len: usize,
         chunk_len: usize,
-    ) -> Result<Bytes> {
+    ) -> Result<Plain> {
         let (mut from, mut to) = (0, 0);
         for chunk in span.first..span.end {
             let len = chunk_len.min(plain_len - to);
@@ -151,7 +158,10 @@ impl Body {
             to += len;
         }
         memory.truncate(plain_len);
-        Ok(memory.freeze())
+        Ok(Plain {
+            memory: memory.capacity(),
+            bytes: memory.freeze(),
+        })
     }
 
     fn decrypt_into_new(
@@ -160,8 +170,8 @@ impl Body {
         stored: &[u8],
         plain_len: usize,
         chunk_len: usize,
-    ) -> Result<Bytes> {
-        aligned_bytes(plain_len, |memory| {
+    ) -> Result<Plain> {
+        let bytes = aligned_bytes(plain_len, |memory| {
             let chunks = stored.chunks(chunk_len + TAG_BYTES);
             let places = memory.chunks_mut(chunk_len);
             for (chunk, (stored, plain)) in (span.first..span.end).zip(chunks.zip(places)) {
@@ -171,6 +181,10 @@ impl Body {
                 self.open(chunk, plain, 0, tag)?;
             }
             Ok(())
+        });
+        bytes.map(|bytes| Plain {
+            memory: plain_len,
+            bytes,
         })
     }
 
@@ -319,21 +333,23 @@ impl fmt::Debug for Opened {
     }
 }
 
-/// The parts of decrypted chunks that were asked for; those that are few or lie badly are copied, and the chunks let go of.
+/// The parts of decrypted chunks that were asked for; copied, and the chunks let go of, when they lie badly or would keep
+/// a thirty-second of memory that was not asked for.
 fn cut<'a>(
-    plain: &Bytes,
+    plain: &Plain,
     start: u64,
     ranges: impl Iterator<Item = &'a Range<u64>> + Clone,
 ) -> Result<Vec<Bytes>> {
     let wanted: u64 = ranges.clone().map(|range| range.end - range.start).sum();
-    let is_little = wanted < plain.len() as u64 / 2;
+    // What is kept for longer is charged by what was asked for.
+    let is_part = wanted < plain.memory as u64 / 32 * 31;
     let parts = ranges.map(|range| {
         let offset = |at: u64| usize::try_from(at - start).map_err(|_| too_large());
         let (start, end) = (offset(range.start)?, offset(range.end)?);
-        if is_little || !start.is_multiple_of(ALIGNMENT) {
-            Ok(aligned(&plain[start..end]))
+        if is_part || !start.is_multiple_of(ALIGNMENT) {
+            Ok(aligned(&plain.bytes[start..end]))
         } else {
-            Ok(plain.slice(start..end))
+            Ok(plain.bytes.slice(start..end))
         }
     });
     parts.collect()
