@@ -12,6 +12,9 @@ use super::support::{
 
 const SHORT: Duration = Duration::from_millis(30);
 
+/// So much longer that a busy machine does not see both at once.
+const SLOW: Duration = Duration::from_millis(300);
+
 fn hurried() -> GuardOptions {
     options().with_deadline(SHORT).without_breaker()
 }
@@ -99,7 +102,7 @@ fn every_hurried_operation_has_a_deadline() {
 fn listing_and_pruning_are_not_hurried() {
     everywhere(|| async {
         let (guard, watch) = guarded(hurried());
-        watch.set(Mood::Slow(SHORT * 3));
+        watch.set(Mood::Slow(SLOW));
         assert_eq!(kind_of(guard.usage().await), ErrorKind::Timeout);
         guard.list(None, 0).await.unwrap();
         guard.prune().await.unwrap();
@@ -111,13 +114,13 @@ fn bytes_take_their_time() {
     everywhere(|| async {
         // 1 MiB may take a minute.
         let (guard, watch) = guarded(hurried().with_bytes_per_second((1 << 20) / 60));
-        watch.set(Mood::Slow(SHORT * 3));
+        watch.set(Mood::Slow(SLOW));
         assert_eq!(kind_of(put(&guard, b"").await), ErrorKind::Timeout);
         let bytes = put_large(&guard).await;
         watch.set(Mood::Well);
         let entry = open(&guard).await;
         let mut writer = create(&guard).await;
-        watch.set(Mood::Slow(SHORT * 3));
+        watch.set(Mood::Slow(SLOW));
         assert_eq!(entry.read(0..1 << 20).await.unwrap(), bytes);
         assert_eq!(kind_of(entry.read(0..0).await), ErrorKind::Timeout);
         assert!(writer.write(vec![bytes]).await.unwrap().is_continue());
