@@ -191,7 +191,6 @@ fn what_is_charged_for_tables_from_the_store_is_what_is_allocated_within_a_tenth
 /// Chunks begin and end where no batch does.
 #[test]
 fn what_is_charged_for_encrypted_tables_from_the_store_is_what_is_allocated_within_a_tenth() {
-    const ENTRIES: usize = 20;
     let _alone = alone();
     let mut misfits = Vec::new();
     let dir = tempfile::tempdir().unwrap();
@@ -210,7 +209,9 @@ fn what_is_charged_for_encrypted_tables_from_the_store_is_what_is_allocated_with
             let batch = RecordBatch::try_from_iter([("n", numbers(rows)), ("m", numbers(rows))]);
             let batch = batch.unwrap();
             let table = Table::new(batch.schema(), vec![batch; batches]).unwrap();
-            for n in 0..ENTRIES {
+            // As above, of small tables more.
+            let entries = (1_000_000 / rows).max(20);
+            for n in 0..entries {
                 let put = cache.put_table(format!("{batches}/{rows}/{n}"), &table, &plain);
                 put.unwrap().stored().unwrap();
             }
@@ -219,7 +220,7 @@ fn what_is_charged_for_encrypted_tables_from_the_store_is_what_is_allocated_with
             let key = |n| format!("{batches}/{rows}/{n}");
             cache.get_table(key(0)).unwrap().unwrap();
             let (before, charged) = (live(), cache.stats().l1.unwrap().bytes);
-            for n in 1..ENTRIES {
+            for n in 1..entries {
                 assert!(cache.get_table(key(n)).unwrap().unwrap() == table);
             }
             let charged = cache.stats().l1.unwrap().bytes - charged;
